@@ -1,0 +1,1 @@
+"""Serverless image clustering: images to vectors to clusters to names."""
