@@ -1,0 +1,1 @@
+"""Ports over AWS services; the only place that imports boto3."""

@@ -1,0 +1,1 @@
+"""Ports over files, SQLite and threads of one machine."""

@@ -1,0 +1,286 @@
+"""The records that states, stores and people exchange: frozen, each with its own JSON form."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
+
+from imageclust.errors import InvalidInput
+
+JSON = dict[str, Any]
+
+Method = Literal["auto", "ward", "kmeans", "gmm", "hdbscan", "dbscan"]
+Mode = Literal["fast", "balanced", "comprehensive"]
+Status = Literal["clustered", "outlier", "duplicate", "rejected"]
+RunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "INVALID", "CANCELLED"]
+
+_COLLECTION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+
+
+def check_collection_name(name: str) -> str:
+    """Return ``name`` if it can name a collection, else raise InvalidInput saying what can."""
+    if not _COLLECTION.fullmatch(name):
+        raise InvalidInput(
+            f"'{name}' cannot name a collection: use 1 to 40 lower-case letters, digits and "
+            "hyphens, beginning and ending with a letter or a digit"
+        )
+    return name
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 hex digest of a JSON value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What one run does: validated, frozen, stored with the run.
+
+    ``auto`` for embedder, labeler and describer means the best one that is installed. ``sample``
+    is the share of distinct images used, in (0, 1].
+    """
+
+    embedder: str = "auto"
+    preprocess: str = "default"
+    labels: Literal["full", "exemplars", "off"] = "full"
+    labeler: str = "auto"
+    label_weight: float | None = None
+    method: Method = "auto"
+    mode: Mode = "fast"
+    clusters: int | None = None
+    target_size: int | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    outliers: Literal["keep", "assign"] = "keep"
+    sample: float = 1.0
+    seed: int = 0
+    describer: str = "auto"
+    describe: Literal["auto", "on_demand", "batch"] = "auto"
+    duplicates: Literal["exact", "confirmed"] = "exact"
+    max_cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("clusters", 1), ("target_size", 1), ("min_size", 1), ("max_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidInput(f"{name} must be at least {least}, not {value}")
+        if self.min_size and self.max_size and self.min_size > self.max_size:
+            raise InvalidInput(
+                f"min_size {self.min_size} is above max_size {self.max_size}: "
+                "no cluster can meet both"
+            )
+        if not 0 < self.sample <= 1:
+            raise InvalidInput(f"sample must be above 0 and at most 1, not {self.sample}")
+        if self.label_weight is not None and not 0 <= self.label_weight <= 1:
+            raise InvalidInput(f"label_weight must lie between 0 and 1, not {self.label_weight}")
+        if self.max_cost_usd is not None and self.max_cost_usd < 0:
+            raise InvalidInput(f"max_cost_usd must not be negative, not {self.max_cost_usd}")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build from a JSON object; unknown names and wrong types raise InvalidInput."""
+        hints = get_type_hints(cls)
+        unknown = sorted(set(data) - set(hints))
+        if unknown:
+            raise InvalidInput(
+                f"unknown setting '{unknown[0]}'; the settings are {', '.join(sorted(hints))}"
+            )
+        return cls(**{name: _checked(name, value, hints[name]) for name, value in data.items()})
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise InvalidInput(f"{name} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        return value
+    kinds = get_args(hint) or (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return int(value)
+    plain = tuple(kind for kind in kinds if kind is not type(None))
+    if isinstance(value, bool) or not isinstance(value, plain):
+        words = " or ".join({"int": "a whole number", "str": "text"}.get(k.__name__, "a number")
+                            for k in plain)
+        raise InvalidInput(f"{name} must be {words}, not {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The input of one execution: what every door (upload, API, command line) sends."""
+
+    run_id: str
+    collection: str
+    config: RunConfig = field(default_factory=RunConfig)
+    trigger: Literal["upload", "api", "cli", "schedule"] = "api"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        try:
+            run_id, collection = data["run_id"], data["collection"]
+        except KeyError as missing:
+            raise InvalidInput(f"a run needs {missing}") from None
+        return cls(
+            run_id=str(run_id),
+            collection=check_collection_name(str(collection)),
+            config=RunConfig.from_json(data.get("config") or {}),
+            trigger=data.get("trigger", "api"),
+        )
+
+    def to_json(self) -> JSON:
+        return {
+            "run_id": self.run_id,
+            "collection": self.collection,
+            "config": self.config.to_json(),
+            "trigger": self.trigger,
+        }
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One distinct content to work on: a line of an embed or label manifest."""
+
+    image_id: str
+    uri: str
+    size: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(image_id=data["image_id"], uri=data["uri"], size=data["size"])
+
+    def to_json(self) -> JSON:
+        return {"image_id": self.image_id, "uri": self.uri, "size": self.size}
+
+
+@dataclass(frozen=True)
+class FileSeen:
+    """One file of the collection as PlanRun met it: a line of the run's file list.
+
+    ``path`` is relative to the collection. ``image_id`` is None exactly when ``reason`` says why
+    the file could not be read.
+    """
+
+    path: str
+    uri: str
+    size: int
+    image_id: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{name: data.get(name) for name in ("path", "uri", "size")},
+                   image_id=data.get("image_id"), reason=data.get("reason"))  # type: ignore[arg-type]
+
+    def to_json(self) -> JSON:
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run made of one file: a row of ``assignments.csv``."""
+
+    path: str
+    image_id: str
+    status: Status
+    cluster_id: str = ""
+    rank: int | None = None
+    duplicate_of: str = ""
+    reason: str = ""
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Files of a run by what became of them; the law of conservation is ``balanced``."""
+
+    seen: int = 0
+    clustered: int = 0
+    outliers: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        return self.seen == self.clustered + self.outliers + self.duplicates + self.rejected
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{f.name: int(data[f.name]) for f in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class ClusterName:
+    """What a cluster is called: title ≤ 25, phrase ≤ 100, description ≤ 400 characters."""
+
+    title: str
+    phrase: str
+    description: str
+    model: str
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{f.name: str(data[f.name]) for f in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True)
+class ClusterBrief:
+    """What a describer is told of one cluster.
+
+    ``labels`` are (name, share of the cluster's members that carry it in [0, 1], lift against the
+    other clusters), most telling first. ``attributes`` are visual facts in words (dominant colour,
+    brightness, texture). ``exemplars`` are thumbnail URIs, for models that see.
+    """
+
+    cluster_id: str
+    size: int
+    labels: tuple[tuple[str, float, float], ...] = ()
+    attributes: tuple[tuple[str, float, float], ...] = ()
+    exemplars: tuple[str, ...] = ()
+
+    def to_json(self) -> JSON:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        def facts(name: str) -> tuple[tuple[str, float, float], ...]:
+            return tuple((str(n), float(s), float(x)) for n, s, x in data.get(name, ()))
+
+        return cls(
+            cluster_id=data["cluster_id"],
+            size=int(data["size"]),
+            labels=facts("labels"),
+            attributes=facts("attributes"),
+            exemplars=tuple(data.get("exemplars", ())),
+        )
+
+
+def parse_json_lines(data: bytes) -> list[JSON]:
+    """Parse JSON Lines; blank lines are skipped."""
+    return [cast(JSON, json.loads(line)) for line in data.splitlines() if line.strip()]
+
+
+def to_json_lines(rows: "list[JSON] | tuple[JSON, ...]") -> bytes:
+    """One compact JSON object a line, newline-terminated, ASCII only."""
+    return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)

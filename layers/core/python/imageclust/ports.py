@@ -1,0 +1,250 @@
+"""What the steps need of the world. Each port has two real adapters, chosen in ``wiring``.
+
+One contract suite (``tests/contract``) runs over both sides. Methods raise the classes of
+``imageclust.errors`` only: ``NotFound``, ``Conflict``, ``Throttled``, ``StoreUnavailable``,
+``Permanent``.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.labels import Label
+from imageclust.models import JSON, ClusterBrief, ClusterName
+
+Key = tuple[str, str]
+"""(pk, sk) of an item."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object as a listing shows it. ``etag`` changes whenever the content may have changed."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """Buckets of objects: S3, or folders of files. URIs are ``s3://bucket/key`` on both."""
+
+    def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Objects under ``prefix`` in key order (bytewise UTF-8); none is no error."""
+        ...
+
+    def read(self, uri: str) -> bytes:
+        """The whole object. Raises NotFound."""
+        ...
+
+    def write(self, uri: str, data: bytes, *, content_type: str = "") -> None:
+        """Create or replace the object, all or nothing."""
+        ...
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of the object, None if there is none."""
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Remove the object; absent is no error."""
+        ...
+
+    def path(self, uri: str) -> Path:
+        """A local file with the object's content, read-only (S3 downloads it once)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a query; ``next`` is None on the last one, else the cursor to give back."""
+
+    items: tuple[JSON, ...]
+    next: str | None = None
+
+
+class Table(Protocol):
+    """Items keyed by ``pk`` and ``sk``: DynamoDB, or SQLite.
+
+    An item is a JSON object with text ``pk`` and ``sk``; numbers come back as int or float.
+    """
+
+    def get(self, pk: str, sk: str) -> JSON | None: ...
+
+    def put(self, item: JSON, *, unless_exists: bool = False) -> None:
+        """Write the whole item. With ``unless_exists`` an existing one raises Conflict."""
+        ...
+
+    def update(
+        self, pk: str, sk: str, changes: JSON, *, expect: Mapping[str, Any] | None = None
+    ) -> JSON:
+        """Set the attributes of ``changes`` (None removes one), creating the item if need be.
+
+        Every attribute in ``expect`` must hold that value (None: be absent), else Conflict.
+        Returns the item as it is after the write.
+        """
+        ...
+
+    def delete(self, pk: str, sk: str) -> None: ...
+
+    def get_many(self, keys: Iterable[Key]) -> dict[Key, JSON]:
+        """The items that exist among any number of keys."""
+        ...
+
+    def put_many(self, items: Iterable[JSON]) -> None:
+        """Write any number of items; not atomic over all of them, safe to repeat."""
+        ...
+
+    def query(
+        self,
+        pk: str,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        after: str | None = None,
+        newest_first: bool = False,
+    ) -> Page:
+        """Items of one ``pk`` whose ``sk`` begins with ``prefix``, sorted by ``sk``.
+
+        ``after`` is a cursor from an earlier page; a broken one raises InvalidInput.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class VectorMatch:
+    """One answer of a query; ``distance`` is cosine distance (0 the same, 2 opposite)."""
+
+    id: str
+    distance: float
+    metadata: JSON = field(default_factory=dict)
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours by cosine: S3 Vectors, or exact search over memory-mapped shards."""
+
+    def create(self, index: str, dimension: int) -> None:
+        """Make the index; the same dimension again is no error, another raises InvalidInput."""
+        ...
+
+    def put(
+        self, index: str, ids: Sequence[str], vectors: NDArray[np.float32], metadata: Sequence[JSON]
+    ) -> None:
+        """Insert or replace vectors ``(n, dimension)`` float32, no zero or non-finite rows."""
+        ...
+
+    def query(
+        self,
+        index: str,
+        vector: NDArray[np.float32],
+        *,
+        top_k: int,
+        where: Mapping[str, Any] | None = None,
+    ) -> tuple[VectorMatch, ...]:
+        """The ``top_k`` nearest, nearest first. ``where`` keeps metadata equal to each value."""
+        ...
+
+    def delete(self, index: str) -> None:
+        """Drop the whole index; absent is no error."""
+        ...
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labeler's answer for one image: labels, or why there are none."""
+
+    labels: tuple[Label, ...] = ()
+    model_version: str = ""
+    error: str = ""
+
+
+class Labeler(Protocol):
+    """Image → labels: Rekognition, or an ONNX classifier.
+
+    ``key`` names everything that changes the labels (model, thresholds) in ``[a-z0-9._-]+``.
+    """
+
+    key: str
+    min_side: int
+    """Short side, in pixels, that ``pixels`` should have at least."""
+
+    def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
+        """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB."""
+        ...
+
+
+class Describer(Protocol):
+    """Cluster → title, phrase, description: Bedrock, or the deterministic describer."""
+
+    key: str
+
+    def describe(self, briefs: Sequence[ClusterBrief]) -> list[ClusterName]:
+        """One name a cluster, in order; titles unique within the call."""
+        ...
+
+
+class BatchDescriber(Protocol):
+    """Descriptions as one asynchronous job: Bedrock batch inference, or a local thread's work."""
+
+    def submit(self, *, job: str, briefs: Sequence[ClusterBrief], folder: str) -> None:
+        """Start the job named ``job`` (idempotent by name); ``folder`` is an s3:// prefix."""
+        ...
+
+    def status(self, *, job: str) -> str:
+        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
+        ...
+
+    def collect(self, *, job: str, folder: str) -> dict[str, ClusterName]:
+        """Names by cluster id of the records that succeeded."""
+        ...
+
+
+class Workflows(Protocol):
+    """Starts and watches executions: Step Functions, or the local runner."""
+
+    def start(self, run_id: str, request: JSON) -> None:
+        """Start the execution named ``run_id``; the same name and input again is no error."""
+        ...
+
+    def stop(self, run_id: str, reason: str) -> None: ...
+
+    def running(self, run_id: str) -> bool: ...
+
+    def succeed(self, token: str, output: JSON) -> None:
+        """Give a waiting task its result. A token that no longer waits raises NotFound."""
+        ...
+
+    def fail(self, token: str, error: str, cause: str) -> None: ...
+
+
+class Scheduler(Protocol):
+    """One-off timers, one a name: EventBridge Scheduler, or rows the local server polls."""
+
+    def schedule(self, name: str, at: datetime, payload: JSON) -> None:
+        """Fire once at ``at`` (UTC) with ``payload``; a pending timer of that name moves there."""
+        ...
+
+
+class Events(Protocol):
+    """Tells others what happened: EventBridge, or a JSON Lines file."""
+
+    def publish(self, kind: str, detail: JSON) -> None: ...
+
+
+@dataclass(frozen=True)
+class SignedUpload:
+    """Where and how a client posts one file: a form POST to ``url`` with ``fields`` first."""
+
+    url: str
+    fields: dict[str, str]
+
+
+class Links(Protocol):
+    """Addresses that a browser can use: presigned S3, or routes of the local server."""
+
+    def upload(self, uri: str, *, content_type: str, max_bytes: int) -> SignedUpload: ...
+
+    def download(self, uri: str) -> str: ...

@@ -1,0 +1,60 @@
+"""What a deployment decides, read from the environment in one place (``wiring``)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+from imageclust.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one deployment; each field is the environment variable in upper case.
+
+    Sizes are bytes, times are seconds, counts are images unless named otherwise.
+    """
+
+    uploads_bucket: str = "uploads"
+    data_bucket: str = "data"
+    table_name: str = "imageclust"
+    vector_bucket: str = ""
+    state_machine_arn: str = ""
+    event_bus: str = "default"
+    schedule_group: str = "default"
+    schedule_role_arn: str = ""
+    start_function_arn: str = ""
+    quiet_seconds: int = 60
+    max_upload_bytes: int = 100_000_000
+    embed_batch: int = 64
+    label_batch: int = 64
+    gpu_enabled: bool = False
+    gpu_from: int = 20_000
+    plan_seconds: int = 600
+    rekognition_per_second: float = 50.0
+    rekognition_min_confidence: float = 55.0
+    rekognition_max_labels: int = 25
+    bedrock_title_model: str = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
+    bedrock_batch_model: str = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
+    bedrock_batch_role_arn: str = ""
+    bedrock_batch_minimum: int = 100
+    language: str = "English"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read ``NAME`` for each field that is set; a value of the wrong kind is InvalidInput."""
+        values: dict[str, object] = {}
+        for field in fields(cls):
+            text = environment.get(field.name.upper())
+            if text is None:
+                continue
+            kind = type(field.default)
+            if kind is bool:
+                values[field.name] = text.lower() in ("1", "true", "yes", "on")
+                continue
+            try:
+                values[field.name] = kind(text)
+            except ValueError:
+                raise InvalidInput(
+                    f"{field.name.upper()} must be a {kind.__name__}, not {text!r}"
+                ) from None
+        return cls(**values)  # type: ignore[arg-type]
