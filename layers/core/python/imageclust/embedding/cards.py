@@ -88,7 +88,7 @@ class ModelCard:
     labels: str = ""
     source: tuple[Mapping[str, str], ...] = ()
     url: str = ""
-    bytes: int = 0
+    size_bytes: int = 0
     trained_on: str = ""
     session_config: tuple[tuple[str, str], ...] = ()
 
@@ -99,7 +99,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, value: object) -> "ModelCard":
-        """Read a card (parsed JSON). Raises InvalidInput naming the field that is not understood."""
+        """Read a card (parsed JSON). InvalidInput names the field that is not understood."""
         card = _mapping(value, "the card")
         file = _text(card, "file")
         if not _FILE.fullmatch(file) or not file.endswith(".onnx"):
@@ -142,7 +142,7 @@ class ModelCard:
             labels=labels,
             source=_parse_source(card.get("source", []), where),
             url=_parse_url(_text(card, "url", default=""), where),
-            bytes=_whole(card.get("bytes", 0), "bytes", where),
+            size_bytes=_whole(card.get("bytes", 0), "bytes", where),
             trained_on=_text(card, "trained_on", default=""),
             session_config=_parse_session(card, where),
         )
@@ -185,7 +185,7 @@ class ModelCard:
             "outputs": outputs,
             "session_config": dict(self.session_config),
             "file": self.file,
-            "bytes": self.bytes,
+            "bytes": self.size_bytes,
             "sha256": self.sha256,
             "labels": self.labels,
             "trained_on": self.trained_on,

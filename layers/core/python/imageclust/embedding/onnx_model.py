@@ -213,10 +213,19 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
         providers.insert(0, "CUDAExecutionProvider")
-    # onnxruntime's own exceptions share no public base class but RuntimeError or ValueError.
+    # onnxruntime's exceptions share no base class of their own.
+    from onnxruntime.capi import onnxruntime_pybind11_state as faults
+
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (RuntimeError, ValueError) as error:
+    except (
+        faults.Fail,
+        faults.InvalidArgument,
+        faults.InvalidGraph,
+        faults.InvalidProtobuf,
+        faults.NotImplemented,
+        faults.RuntimeException,
+    ) as error:
         raise InvalidInput(f"{path.name} cannot be loaded as a model: {error}") from error
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise InvalidInput("The CUDA provider could not start; use the device 'cpu'.")

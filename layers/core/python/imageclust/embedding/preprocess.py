@@ -52,9 +52,9 @@ def scale_to(image: Pixels, width: int, height: int, *, interpolation: str = "bi
         method = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
         # One side grows and the other shrinks: shrink first, so that nothing aliases.
         if width < columns or height < rows:
-            image = cv2.resize(
-                image, (min(width, columns), min(height, rows)), interpolation=cv2.INTER_AREA
-            )
+            smaller = (min(width, columns), min(height, rows))
+            reduced = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
+            image = np.asarray(reduced, dtype=np.uint8)
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
 
 
