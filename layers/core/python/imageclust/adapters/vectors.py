@@ -1,0 +1,54 @@
+"""What both vector indexes accept: the limits of S3 Vectors, checked in one place."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.errors import InvalidInput
+
+MAX_DIMENSION = 4096
+MAX_TOP_K = 10_000
+_INDEX = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def check_index(index: str, dimension: int) -> None:
+    """Raise InvalidInput unless S3 Vectors could hold such an index."""
+    if not _INDEX.fullmatch(index):
+        raise InvalidInput(
+            f"{index!r} cannot name a vector index: use 3 to 63 lower-case letters, digits, "
+            "dots and hyphens, with a letter or digit at each end."
+        )
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise InvalidInput(f"Vectors have 1 to {MAX_DIMENSION} dimensions, not {dimension}.")
+
+
+def check_vectors(
+    ids: Sequence[str], vectors: NDArray[Any], metadata: Sequence[object], *, dimension: int
+) -> NDArray[np.float32]:
+    """``(n, dimension)`` float32 rows fit to be put; InvalidInput says what is wrong."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dimension:
+        raise InvalidInput(f"The index takes vectors of {dimension} dimensions, not {rows.shape}.")
+    if not len(ids) == len(rows) == len(metadata):
+        raise InvalidInput(
+            f"{len(ids)} ids, {len(rows)} vectors and {len(metadata)} metadata do not pair up."
+        )
+    if not np.isfinite(rows).all() or not rows.any(axis=1).all():
+        raise InvalidInput("A vector of zeros, NaN or infinity has no direction to compare.")
+    return rows
+
+
+def check_query(vector: NDArray[Any], *, dimension: int, top_k: int) -> NDArray[np.float32]:
+    """The query as a unit vector ``(dimension,)`` float32."""
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise InvalidInput(f"A query returns 1 to {MAX_TOP_K} matches, not {top_k}.")
+    aim = np.asarray(vector, dtype=np.float64)
+    if aim.shape != (dimension,):
+        raise InvalidInput(f"The index takes vectors of {dimension} dimensions, not {aim.shape}.")
+    length = float(np.linalg.norm(aim))
+    if not np.isfinite(length) or length == 0:
+        raise InvalidInput("A vector of zeros, NaN or infinity has no direction to compare.")
+    return np.asarray(aim / length, dtype=np.float32)
