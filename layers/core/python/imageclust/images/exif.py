@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 _MAKE, _MODEL, _ORIENTATION, _DATETIME = 0x010F, 0x0110, 0x0112, 0x0132
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
@@ -62,7 +63,7 @@ def parse_exif(block: bytes | None) -> ExifFacts:
     )
 
 
-type _Value = tuple[int, ...] | str | tuple[tuple[int, int], ...]
+_Value: TypeAlias = tuple[int, ...] | str | tuple[tuple[int, int], ...]
 
 
 def _first_offset(block: bytes, order: str) -> int | None:
@@ -122,7 +123,9 @@ def _integer(value: _Value | None) -> int | None:
 def _text(value: _Value | None) -> str:
     if not isinstance(value, str):
         return ""
-    clean = "".join(c if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}" else " " for c in value)
+    clean = "".join(
+        c if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}" else " " for c in value
+    )
     return " ".join(clean.split())[:_MAX_TEXT]
 
 

@@ -1,0 +1,21 @@
+"""Any picture in; upright RGB pixels, a fingerprint and a thumbnail out, from one decode."""
+
+from imageclust.images.decode import DecodedImage, DecodeLimits, decode_image
+from imageclust.images.exif import ExifFacts, parse_exif
+from imageclust.images.fingerprint import Fingerprint, fingerprint, hamming
+from imageclust.images.header import Header, read_header
+from imageclust.images.thumbnail import thumbnail
+
+__all__ = [
+    "DecodeLimits",
+    "DecodedImage",
+    "ExifFacts",
+    "Fingerprint",
+    "Header",
+    "decode_image",
+    "fingerprint",
+    "hamming",
+    "parse_exif",
+    "read_header",
+    "thumbnail",
+]

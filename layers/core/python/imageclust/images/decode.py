@@ -1,0 +1,278 @@
+"""Bytes of any picture → RGB pixels near the size that is needed, once, within stated limits.
+
+Decoding is OpenCV's; what it may be given is decided here, from the header, before it sees a byte.
+A codec can still crash or spin on hostile bytes: :class:`~imageclust.images.pool.DecodePool` runs
+this function in guarded worker processes, where such a file costs one rejected image.
+
+What a decoded picture is:
+
+- the first frame of an animation, the first page of a document (both noted);
+- turned upright, by EXIF or by the container;
+- see-through parts laid over white (noted);
+- eight bits a channel, RGB; grey and CMYK are converted, embedded colour profiles are not applied;
+- whole: a file that ends early is rejected as ``truncated``, never half shown. A picture whose
+  lower half is grey would be clustered with other grey pictures, and nobody would be told.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from imageclust.errors import RejectedImage
+from imageclust.images.header import Header, read_header
+from imageclust.images.scale import Pixels, shrink
+
+# Broken files are reported as rejected images, not as lines of the codec on the user's terminal.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+_MAX_ASPECT = 16
+# The codec's reduction flags name BGR order; with that bit off they combine with RGB order.
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2 & ~cv2.IMREAD_COLOR,
+    4: cv2.IMREAD_REDUCED_COLOR_4 & ~cv2.IMREAD_COLOR,
+    8: cv2.IMREAD_REDUCED_COLOR_8 & ~cv2.IMREAD_COLOR,
+}
+_CODEC_PIXELS = 2**30
+_WHITE = 255
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What one picture may cost.
+
+    Args:
+        max_pixels: width × height as stored; more is rejected before decoding.
+        max_bytes: size of the file.
+        seconds: time one picture may take in a worker process; not enforced in-process.
+        memory_mb: memory that decoding may need, estimated from the header before decoding and
+            enforced on the worker process.
+    """
+
+    max_pixels: int = 200_000_000
+    max_bytes: int = 256 * 2**20
+    seconds: float = 20.0
+    memory_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_pixels <= _CODEC_PIXELS:
+            raise ValueError(f"max_pixels must be 1..{_CODEC_PIXELS}, not {self.max_pixels}")
+        if self.max_bytes < 1 or self.seconds <= 0 or self.memory_mb < 1:
+            raise ValueError("max_bytes, seconds and memory_mb must be positive")
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One upright picture.
+
+    Args:
+        pixels: (h, w, 3) uint8, RGB, C-contiguous.
+        width: full width in pixels after orientation, before reduction.
+        height: full height in pixels after orientation, before reduction.
+        format: ``jpeg``, ``png``, ``webp``, ``gif``, ``tiff``, ``bmp``, ``avif``, ``heic`` or
+            ``jp2``.
+        frames: frames or pages in the file; ``pixels`` is the first.
+        notes: what the user should know, such as ``first of 12 frames``.
+        exif: the raw EXIF block, for :func:`~imageclust.images.fingerprint.fingerprint`.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    format: str
+    frames: int = 1
+    notes: tuple[str, ...] = ()
+    exif: bytes | None = None
+
+
+def decode_image(
+    data: bytes, *, min_side: int = 320, limits: DecodeLimits = DEFAULT_LIMITS
+) -> DecodedImage:
+    """Decode one picture, reduced to about the size that is needed, in this process.
+
+    The short side of the result is ``min_side``, or the picture's own short side where that is
+    smaller: nothing is enlarged. A picture more than 16 times longer than wide is reduced further,
+    until its long side is ``16 × min_side``.
+
+    A large JPEG is decoded at a half, a quarter or an eighth of its size by its own codec, then
+    brought to size by area averaging.
+
+    Raises:
+        RejectedImage: with the kind and a sentence for the user.
+    """
+    if min_side < 1:
+        raise ValueError(f"min_side must be at least 1, not {min_side}")
+    if len(data) > limits.max_bytes:
+        raise RejectedImage(
+            "too-large",
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read.",
+        )
+    header = read_header(data)
+    _check_limits(header, limits)
+    factor = _jpeg_factor(header, min_side) if header.format == "jpeg" else 1
+    raw = _imdecode(data, header, factor)
+    width, height = _full_size(raw, header, factor)
+    notes = _notes(header)
+    rgb = _reduce(_to_rgb(raw, header), min_side)
+    pixels = np.ascontiguousarray(_upright(rgb, header.orientation))
+    if header.orientation >= 5:
+        width, height = height, width
+    return DecodedImage(pixels, width, height, header.format, header.frames, notes, header.exif)
+
+
+def estimated_bytes(header: Header, factor: int = 1) -> int:
+    """Memory that decoding needs, from the header: codec buffers, the result and one copy."""
+    pixels = header.width * header.height
+    depth = 2 if header.bits > 8 else 1
+    if header.format == "jpeg":
+        # Progressive scans need every coefficient (two bytes) at once, whatever the output size.
+        coefficients = 2 * header.channels * pixels if header.progressive else 0
+        return coefficients + 3 * pixels // factor**2
+    if header.format == "jp2":
+        return (4 * header.channels + 3 * depth) * pixels
+    if header.format in ("avif", "heic"):
+        return (3 + header.channels) * depth * pixels
+    if header.format == "webp":
+        return (4 + header.channels) * pixels
+    return (header.channels * depth + 3 * (depth > 1 or header.alpha)) * pixels
+
+
+def _check_limits(header: Header, limits: DecodeLimits) -> None:
+    size = f"{header.width:,} × {header.height:,} pixels"
+    if header.width < 1 or header.height < 1:
+        raise RejectedImage("corrupt", f"The header says {size}: there is no picture.")
+    if header.width * header.height > limits.max_pixels:
+        raise RejectedImage(
+            "too-large",
+            f"The picture is {size}; at most {limits.max_pixels / 1e6:,.0f} megapixels are read.",
+        )
+    needed = estimated_bytes(header, 8)
+    if needed > limits.memory_mb * 2**20:
+        raise RejectedImage(
+            "too-large",
+            f"The picture is {size}; decoding it needs about {needed / 2**20:,.0f} MB, "
+            f"and at most {limits.memory_mb:,} MB are given to one picture.",
+        )
+
+
+def _jpeg_factor(header: Header, min_side: int) -> int:
+    """The strongest reduction of the codec that leaves the short side at or above ``min_side``."""
+    short = min(header.width, header.height)
+    return next((f for f in (8, 4, 2) if short // f >= min_side), 1)
+
+
+def _imdecode(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generic]:
+    flags = cv2.IMREAD_IGNORE_ORIENTATION
+    if header.alpha:
+        flags |= cv2.IMREAD_UNCHANGED
+    else:
+        flags |= cv2.IMREAD_COLOR_RGB | _REDUCED.get(factor, 0)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except MemoryError:
+        raise _out_of_memory() from None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise _out_of_memory() from None
+        raise _undecodable(header) from None
+    if pixels is None or pixels.size == 0:
+        raise _undecodable(header)
+    decoded: npt.NDArray[np.generic] = pixels
+    return decoded
+
+
+def _out_of_memory() -> RejectedImage:
+    return RejectedImage("too-large", "Decoding this picture needs more memory than one is given.")
+
+
+def _undecodable(header: Header) -> RejectedImage:
+    name = header.format.upper()
+    if not header.complete:
+        return RejectedImage("truncated", f"This {name} ends early; the file is cut short.")
+    return RejectedImage("corrupt", f"The picture data of this {name} is damaged.")
+
+
+def _full_size(raw: npt.NDArray[np.generic], header: Header, factor: int) -> tuple[int, int]:
+    """Full (width, height) before EXIF orientation; the codec may have turned the picture."""
+    height, width = raw.shape[:2]
+    stated = (header.width, header.height)
+    if factor > 1:
+        return stated
+    if stated not in ((width, height), (height, width)):
+        raise RejectedImage(
+            "corrupt",
+            f"The header says {header.width} × {header.height} pixels, "
+            f"the picture data holds {width} × {height}.",
+        )
+    return width, height
+
+
+def _notes(header: Header) -> tuple[str, ...]:
+    notes = []
+    if header.frames > 1:
+        what = "pages" if header.format == "tiff" else "frames"
+        notes.append(f"first of {header.frames} {what}")
+    if header.alpha:
+        notes.append("transparency over white")
+    return tuple(notes)
+
+
+def _to_rgb(raw: npt.NDArray[np.generic], header: Header) -> Pixels:
+    """Any codec output → (h, w, 3) uint8 RGB; see-through parts over white."""
+    if not header.alpha:
+        return raw.astype(np.uint8, copy=False)
+    if raw.ndim == 2:
+        return _grey_to_rgb(_to_8_bit(raw))
+    rgb = np.empty((*raw.shape[:2], 3), np.uint8)
+    # In bands of rows: the float copies of a 200-megapixel picture would not fit in memory.
+    rows = max(1, 2**20 // raw.shape[1])
+    for top in range(0, raw.shape[0], rows):
+        rgb[top : top + rows] = _over_white(_to_8_bit(raw[top : top + rows]))
+    return rgb
+
+
+def _over_white(band: Pixels) -> Pixels:
+    if band.shape[2] == 3:
+        return np.ascontiguousarray(band[:, :, ::-1])
+    if band.shape[2] == 2:
+        colour, alpha = band[:, :, :1].repeat(3, axis=2), band[:, :, 1:]
+    else:
+        colour, alpha = band[:, :, 2::-1], band[:, :, 3:]
+    share = alpha.astype(np.float32) / _WHITE
+    blended = colour * share + _WHITE * (1 - share)
+    return np.rint(blended).astype(np.uint8)
+
+
+def _to_8_bit(values: npt.NDArray[np.generic]) -> Pixels:
+    if values.dtype == np.uint8:
+        return values.view(np.uint8)
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
+    raise RejectedImage(
+        "unsupported", f"The picture holds {values.dtype} values; 8 and 16 bits are read."
+    )
+
+
+def _grey_to_rgb(grey: Pixels) -> Pixels:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _reduce(rgb: Pixels, min_side: int) -> Pixels:
+    height, width = rgb.shape[:2]
+    short, long = min(width, height), max(width, height)
+    return shrink(rgb, min(min_side / short, _MAX_ASPECT * min_side / long))
+
+
+def _upright(rgb: Pixels, orientation: int) -> Pixels:
+    """Undo EXIF orientation 1..8 (CIPA DC-008, tag 0x0112)."""
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    return rgb
