@@ -116,13 +116,22 @@ def run_sk(run_id: str) -> str:
 
 
 def run_pk(run_id: str) -> str:
-    """A run's clusters (``sk = cluster_sk``) and its files (``sk = outcome_sk``)."""
+    """A run's clusters (``sk = cluster_sk``) and its files (``sk = file_sk``)."""
     return f"run#{run_id}"
 
 
 def cluster_sk(cluster_id: str) -> str:
     return f"cluster#{cluster_id}"
 
+
+def file_sk(status: str, path: str) -> str:
+    """One file of a run by what became of it; a long path is cut and told apart by its digest."""
+    if len(path.encode(errors="surrogateescape")) > 800:
+        path = path[:180] + hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()
+    return f"file#{status}#{path}"
+
+
+OUTLIERS = "outliers"  # stands for the cluster id of images that no cluster holds
 
 # A DynamoDB partition takes about 1,000 writes/s; a big cluster's members spread over several.
 MEMBERS_A_SHARD = 5_000
@@ -160,9 +169,7 @@ def label_pk(labeler: str, image_id: str) -> str:
 POINTER_SK = "-"
 
 
-def token_pk(job: str) -> str:
-    """A saved task token of the workflow, by batch job name (``sk = POINTER_SK``)."""
-    return f"token#{job}"
+TOKENS_PK = "tokens"  # task tokens that wait for a batch job (``sk`` = job name)
 
 
 def index_name(collection: str, embedder: str) -> str:

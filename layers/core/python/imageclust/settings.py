@@ -29,6 +29,8 @@ class Settings:
     label_batch: int = 64
     gpu_enabled: bool = False
     gpu_from: int = 20_000
+    gpu_images_a_job: int = 100_000
+    map_concurrency: int = 100
     plan_seconds: int = 600
     rekognition_per_second: float = 50.0
     rekognition_min_confidence: float = 55.0

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class Services:
     """Every port, bound to one side of the world.
 
-    The three ``open_`` functions take the name of a model as a run's configuration gives it
-    (``auto`` included); ``resolve_`` turns such a name into the key that a run freezes without
-    loading any weights.
+    ``decode`` turns file contents into pictures of at least the given short side, in order, a
+    rejection standing where one cannot be decoded. The ``open_`` functions take the name of a model as a run's configuration gives it
+    (``auto`` included); weights are loaded at first use, so opening only to read the key is cheap.
     """
 
     settings: Settings
@@ -46,6 +46,7 @@ class Services:
     scheduler: Scheduler
     events: Events
     links: Links
+    decode: "Callable[[Sequence[bytes], int], Iterable[Processed | RejectedImage]]"
     open_embedder: "Callable[[str, str], Embedder]"
     open_labeler: Callable[[str], Labeler | None]
     open_describer: Callable[[str], Describer]

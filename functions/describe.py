@@ -1,0 +1,9 @@
+"""DescribeClusters: names on demand."""
+
+from imageclust.models import JSON
+from imageclust.steps.describe_clusters import DescribeRequest, describe_clusters
+from imageclust.wiring import services
+
+
+def handler(event: JSON, _context: object) -> JSON:
+    return describe_clusters(services(), DescribeRequest.from_json(event))

@@ -1,0 +1,9 @@
+"""Label: one batch of the label manifest."""
+
+from imageclust.models import JSON
+from imageclust.steps.label import LabelBatch, label_batch
+from imageclust.wiring import services
+
+
+def handler(event: JSON, _context: object) -> JSON:
+    return label_batch(services(), LabelBatch.from_json(event))

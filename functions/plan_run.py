@@ -1,0 +1,9 @@
+"""PlanRun: see imageclust.steps.plan_run."""
+
+from imageclust.models import JSON, RunRequest
+from imageclust.steps.plan_run import plan_run
+from imageclust.wiring import services
+
+
+def handler(event: JSON, _context: object) -> JSON:
+    return plan_run(services(), RunRequest.from_json(event))

@@ -1,0 +1,98 @@
+"""What Embed and Label left behind, read back for the steps that need all images at once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust import keys
+from imageclust.errors import CorruptData
+from imageclust.labels import Label
+from imageclust.models import JSON, FileSeen, parse_json_lines
+from imageclust.wiring import Services
+
+NOT_EMBEDDED = "it could not be embedded this time; run again to retry"
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Vectors and facts of the images of a run.
+
+    ``image_ids`` (sorted) index the rows of ``vectors`` ``(n, d)`` float32; ``facts`` holds the
+    sidecar row of each. ``rejected`` maps the other images to the reason.
+    """
+
+    image_ids: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    facts: dict[str, JSON]
+    rejected: dict[str, str]
+
+
+def read_files(services: Services, address: JSON) -> list[FileSeen]:
+    """The run's file list as PlanRun wrote it."""
+    data = services.store.read(keys.join_uri(address["bucket"], address["key"]))
+    return [FileSeen.from_json(row) for row in parse_json_lines(data)]
+
+
+def gather(services: Services, image_ids: Iterable[str], embedder: str) -> Gathered:
+    """Read the stored vectors of these images; those without one are rejected with a reason."""
+    wanted = sorted(set(image_ids))
+    found = services.table.get_many((keys.vector_pk(embedder, i), keys.POINTER_SK) for i in wanted)
+    rejected: dict[str, str] = {}
+    places: dict[str, list[tuple[int, str]]] = {}  # shard -> (row in shard, image id)
+    for image_id in wanted:
+        pointer = found.get((keys.vector_pk(embedder, image_id), keys.POINTER_SK))
+        if pointer is None:
+            rejected[image_id] = NOT_EMBEDDED
+        elif "shard" not in pointer:
+            rejected[image_id] = pointer["rejected"]["reason"]
+        else:
+            places.setdefault(pointer["shard"], []).append((pointer["row"], image_id))
+    kept = [image_id for image_id in wanted if image_id not in rejected]
+    position = {image_id: row for row, image_id in enumerate(kept)}
+    vectors: NDArray[np.float32] | None = None
+    facts: dict[str, JSON] = {}
+    for shard, members in places.items():
+        matrix, rows = _read_shard(services, embedder, shard)
+        if vectors is None:
+            vectors = np.empty((len(kept), matrix.shape[1]), dtype=np.float32)
+        for row, image_id in members:
+            vectors[position[image_id]] = matrix[row]
+            facts[image_id] = rows[image_id]
+    if vectors is None:
+        vectors = np.empty((0, 0), dtype=np.float32)
+    return Gathered(tuple(kept), vectors, facts, rejected)
+
+
+def _read_shard(
+    services: Services, embedder: str, shard: str
+) -> tuple[NDArray[np.float16], dict[str, JSON]]:
+    bucket = services.settings.data_bucket
+    matrix_uri = keys.join_uri(bucket, keys.vector_key(embedder, shard))
+    rows_uri = keys.join_uri(bucket, keys.sidecar_key(embedder, shard))
+    try:
+        matrix = np.load(services.store.path(matrix_uri), mmap_mode="r", allow_pickle=False)
+        rows = {row["image_id"]: row for row in parse_json_lines(services.store.read(rows_uri))}
+    except ValueError as error:
+        raise CorruptData(f"the vector shard {matrix_uri} does not read back: {error}") from error
+    return matrix, rows
+
+
+def read_labels(
+    services: Services, image_ids: Sequence[str], labeler: str
+) -> dict[str, tuple[Label, ...]]:
+    """Stored labels by image id; images without an answer are absent."""
+    if not labeler:
+        return {}
+    found = services.table.get_many(
+        (keys.label_pk(labeler, image_id), keys.POINTER_SK) for image_id in image_ids
+    )
+    wanted = set(image_ids)
+    labels: dict[str, tuple[Label, ...]] = {}
+    for shard in sorted({item["shard"] for item in found.values()}):
+        uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
+        for row in parse_json_lines(services.store.read(uri)):
+            if row["image_id"] in wanted and not row["error"]:
+                labels[row["image_id"]] = tuple(Label.from_json(item) for item in row["labels"])
+    return labels

@@ -1,0 +1,215 @@
+"""PlanRun: list the collection, name each file by its content, write what is left to do.
+
+Content is read once a file: ``seen`` items remember the digest of a file by its address, size
+and etag. A collection too large for one call comes back with ``complete: false`` and the
+workflow calls again; what was hashed stays hashed.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from imageclust import keys
+from imageclust.clustering import ClusteringConfig, check_bounds
+from imageclust.errors import InvalidInput, NotFound, Permanent
+from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
+from imageclust.ports import StoredObject
+from imageclust.wiring import Services
+
+_CHUNK = 2_000  # files hashed between two looks at the clock
+_READERS = 8  # S3 reads wait for the network, local ones for the disk
+
+
+def plan_run(
+    services: Services, request: RunRequest, *, clock: Callable[[], float] = time.monotonic
+) -> JSON:
+    """Plan one run; returns counts, addresses and the choice of embedder and labeler.
+
+    Raises:
+        InvalidInput: no files, an unknown model, or bounds that no clustering can meet.
+    """
+    deadline = clock() + services.settings.plan_seconds
+    config = request.config
+    embedder = services.open_embedder(config.embedder, config.preprocess)
+    labeler = None if config.labels == "off" else services.open_labeler(config.labeler)
+    files, complete = _name_files(services, request.collection, lambda: clock() > deadline)
+    if not complete:
+        return {"complete": False, "images": {"seen": len(files)}}
+    if not files:
+        raise InvalidInput(f"the collection '{request.collection}' holds no files yet")
+    files = _sample(files, config)
+    images = _distinct(files)
+    check_bounds(len(images), clustering_config(config))
+
+    to_embed = _without_vectors(services, images, embedder.key)
+    to_label = [] if labeler is None else _without_labels(services, images, labeler.key)
+    bucket, run_id = services.settings.data_bucket, request.run_id
+    documents = {
+        keys.files_key(run_id): [file.to_json() for file in files],
+        keys.manifest_key(run_id, "embed"): [image.to_json() for image in to_embed],
+        keys.manifest_key(run_id, "label"): [image.to_json() for image in to_label],
+    }
+    for key, rows in documents.items():
+        services.store.write(
+            keys.join_uri(bucket, key), to_json_lines(rows), content_type="application/jsonl"
+        )
+    return {
+        "complete": True,
+        "images": {
+            "seen": len(files),
+            "distinct": len(images),
+            "to_embed": len(to_embed),
+            "to_label": len(to_label),
+        },
+        "files": {"bucket": bucket, "key": keys.files_key(run_id)},
+        "embedder": embedder.key,
+        "labeler": "" if labeler is None else labeler.key,
+        "embed": {
+            **_place_embedding(services, len(to_embed)),
+            "model": f"{config.embedder}/{config.preprocess}",
+            "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "embed")},
+            "batch": services.settings.embed_batch,
+            "concurrency": services.settings.map_concurrency,
+        },
+        "label": {
+            "placement": "lambda" if to_label else "none",
+            "model": config.labeler,
+            "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "label")},
+            "batch": services.settings.label_batch,
+            "concurrency": services.settings.map_concurrency,
+        },
+    }
+
+
+def clustering_config(config: RunConfig) -> ClusteringConfig:
+    """The part of a run's configuration that the clustering engine reads."""
+    return ClusteringConfig(
+        method=config.method,
+        mode=config.mode,
+        clusters=config.clusters,
+        target_size=config.target_size,
+        min_size=config.min_size,
+        max_size=config.max_size,
+        outliers=config.outliers,
+        seed=config.seed,
+    )
+
+
+def _place_embedding(services: Services, count: int) -> JSON:
+    settings = services.settings
+    if count == 0:
+        return {"placement": "none", "jobs": 0, "why": "every vector is already stored"}
+    if settings.gpu_enabled and count >= settings.gpu_from:
+        jobs = min(10, math.ceil(count / settings.gpu_images_a_job))
+        why = f"{count} images, and GPU jobs take over from {settings.gpu_from}"
+        return {"placement": "gpu", "jobs": jobs, "why": why}
+    why = f"{count} images, below {settings.gpu_from}" if settings.gpu_enabled else "GPU is off"
+    return {"placement": "lambda", "jobs": 0, "why": why}
+
+
+def _name_files(
+    services: Services, collection: str, out_of_time: Callable[[], bool]
+) -> tuple[list[FileSeen], bool]:
+    """Every file with its image id or the reason it has none; False when time ran out first."""
+    bucket, prefix = services.settings.uploads_bucket, keys.uploads_prefix(collection)
+    listed = list(services.store.list(bucket, prefix))
+    root = len(keys.join_uri(bucket, prefix))
+    named: list[FileSeen] = []
+    for start in range(0, len(listed), _CHUNK):
+        if start and out_of_time():
+            return named, False
+        named += _name_chunk(services, listed[start : start + _CHUNK], root)
+    return named, True
+
+
+def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) -> list[FileSeen]:
+    known = services.table.get_many(
+        (keys.seen_pk(item.uri), keys.POINTER_SK) for item in chunk
+    )
+
+    def name(item: StoredObject) -> tuple[FileSeen, JSON | None]:
+        file = FileSeen(path=item.uri[root:], uri=item.uri, size=item.size)
+        pointer = known.get((keys.seen_pk(item.uri), keys.POINTER_SK))
+        if pointer and (pointer["etag"], pointer["size"]) == (item.etag, item.size):
+            return replace(file, image_id=pointer["image_id"]), None
+        try:
+            image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
+        except NotFound:
+            return replace(file, reason="the file was removed while the run was reading it"), None
+        except Permanent as error:
+            return replace(file, reason=str(error)), None
+        pointer = {
+            "pk": keys.seen_pk(item.uri),
+            "sk": keys.POINTER_SK,
+            "etag": item.etag,
+            "size": item.size,
+            "image_id": image_id,
+        }
+        return replace(file, image_id=image_id), pointer
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        answers = list(pool.map(name, chunk))
+    services.table.put_many(pointer for _, pointer in answers if pointer)
+    return [file for file, _ in answers]
+
+
+def _sample(files: list[FileSeen], config: RunConfig) -> list[FileSeen]:
+    """Keep a share of the distinct images (at least one), the same ones for the same seed."""
+    if config.sample >= 1:
+        return files
+    ids = {file.image_id or file.uri for file in files}
+    keep = math.ceil(config.sample * len(ids))
+    chosen = set(
+        sorted(ids, key=lambda i: hashlib.sha256(f"{config.seed}:{i}".encode()).digest())[:keep]
+    )
+    return [file for file in files if (file.image_id or file.uri) in chosen]
+
+
+def _distinct(files: list[FileSeen]) -> list[ImageRef]:
+    """One reference a content, in order of image id; the first file by path stands for it."""
+    first: dict[str, ImageRef] = {}
+    for file in files:
+        if file.image_id is not None:
+            first.setdefault(file.image_id, ImageRef(file.image_id, file.uri, file.size))
+    return [first[image_id] for image_id in sorted(first)]
+
+
+def _without_vectors(
+    services: Services, images: list[ImageRef], embedder: str
+) -> list[ImageRef]:
+    """Images with no stored vector; a shard that is missing or torn counts as not stored."""
+    found = services.table.get_many(
+        (keys.vector_pk(embedder, image.image_id), keys.POINTER_SK) for image in images
+    )
+    pointers = {pk: item for (pk, _), item in found.items()}
+    whole: dict[str, bool] = {}
+
+    def stored(image: ImageRef) -> bool:
+        pointer = pointers.get(keys.vector_pk(embedder, image.image_id))
+        if pointer is None:
+            return False
+        shard = pointer.get("shard")
+        if shard is None:  # rejected before: the same bytes would be rejected again
+            return True
+        if shard not in whole:
+            uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, shard))
+            whole[shard] = services.store.size(uri) == pointer["size"]
+        return whole[shard]
+
+    return [image for image in images if not stored(image)]
+
+
+def _without_labels(
+    services: Services, images: list[ImageRef], labeler: str
+) -> list[ImageRef]:
+    found = services.table.get_many(
+        (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) for image in images
+    )
+    return [
+        image
+        for image in images
+        if (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) not in found
+    ]

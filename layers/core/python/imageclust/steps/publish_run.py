@@ -1,0 +1,301 @@
+"""PublishRun: check the law of conservation, write what the API reads, switch the collection.
+
+The switch of ``current_run`` comes last: until then readers see the run before.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from imageclust import keys
+from imageclust.errors import LawBroken
+from imageclust.exports import Export, export_files
+from imageclust.labels import Label
+from imageclust.models import (
+    JSON,
+    ClusterName,
+    Counts,
+    FileSeen,
+    Outcome,
+    RunConfig,
+    parse_json_lines,
+)
+from imageclust.steps.describe_clusters import read_names
+from imageclust.steps.gather import Gathered, gather, read_files, read_labels
+from imageclust.steps.start_run import finish_run
+from imageclust.wiring import Services
+
+
+@dataclass(frozen=True)
+class PublishRequest:
+    """Input of PublishRun: what every state before it returned."""
+
+    run_id: str
+    collection: str
+    config: RunConfig
+    plan: JSON
+    clusters: JSON
+    names: JSON
+    seconds: dict[str, float]
+
+    @classmethod
+    def from_json(cls, data: JSON) -> "PublishRequest":
+        return cls(
+            run_id=data["run_id"],
+            collection=data["collection"],
+            config=RunConfig.from_json(data["config"]),
+            plan=data["plan"],
+            clusters=data["clusters"],
+            names=data["names"],
+            seconds=data["seconds"],
+        )
+
+
+def publish_run(services: Services, request: PublishRequest) -> JSON:
+    """Publish one run; returns its counts.
+
+    Raises:
+        LawBroken: an image would be lost or counted twice. Nothing is published then.
+    """
+    started = time.monotonic()
+    files = read_files(services, request.plan["files"])
+    gathered = gather(
+        services, (file.image_id for file in files if file.image_id), request.plan["embedder"]
+    )
+    places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
+    clusters = _read_rows(services, request, "clusters.jsonl")
+    names = read_names(services, request.names)
+    labels = read_labels(services, gathered.image_ids, request.plan["labeler"])
+    summary_uri = keys.join_uri(
+        request.clusters["bucket"], request.clusters["prefix"] + "summary.json"
+    )
+    result = json.loads(services.store.read(summary_uri))["result"]
+
+    outcomes = outcomes_of(files, places)
+    counts = count_outcomes(outcomes)
+    if not counts.balanced or counts.seen != request.plan["images"]["seen"]:
+        raise LawBroken(f"{request.plan['images']['seen']} files seen, but {counts.to_json()}")
+
+    cluster_items = [
+        {**cluster, **_name_json(names[cluster["cluster_id"]]), "labels": top}
+        for cluster, top in zip(clusters, _top_labels(services, request), strict=True)
+    ]
+    services.table.put_many(
+        _items(services, request, outcomes, places, cluster_items, gathered, labels)
+    )
+    _index_vectors(services, request, gathered, places, labels)
+    seconds = {**request.seconds, "PublishRun": round(time.monotonic() - started, 3)}
+    record: JSON = {
+        "run_id": request.run_id,
+        "collection": request.collection,
+        "state": "SUCCEEDED",
+        "config": request.config.to_json(),
+        "counts": counts.to_json(),
+        "clusters": len(cluster_items),
+        "models": {
+            "embedder": request.plan["embedder"],
+            "labeler": request.plan["labeler"],
+            "describer": request.names["model"],
+            "placement": request.plan["embed"]["why"],
+        },
+        "metrics": result["metrics"],
+        "method": result["method"],
+        "settings": result["settings"],
+        "seconds": seconds,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    export = Export(
+        record=record,
+        outcomes=tuple(outcomes),
+        clusters=tuple(cluster_items),
+        result=result,
+        image_ids=gathered.image_ids,
+        vectors=gathered.vectors,
+        facts=gathered.facts,
+        labels=labels,
+        places=places,
+    )
+    bucket = services.settings.data_bucket
+    for name, (data, content_type) in export_files(export).items():
+        uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
+        services.store.write(uri, data, content_type=content_type)
+    finish_run(
+        services,
+        request.collection,
+        request.run_id,
+        state="SUCCEEDED",
+        changes={**record, "exports": keys.export_key(request.run_id, "")},
+    )
+    services.events.publish(
+        "Run Published",
+        {"run_id": request.run_id, "collection": request.collection, "counts": counts.to_json()},
+    )
+    return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
+
+
+def outcomes_of(files: list[FileSeen], places: dict[str, JSON]) -> list[Outcome]:
+    """What became of each file, in file order.
+
+    The first file by path with some content stands for the image; the others are duplicates of
+    it and carry its cluster. Copies of a rejected image are rejected like it.
+    """
+    first: dict[str, str] = {}
+    for file in sorted(files, key=lambda file: file.path):
+        if file.image_id:
+            first.setdefault(file.image_id, file.path)
+    outcomes = []
+    for file in files:
+        if not file.image_id:
+            outcomes.append(
+                Outcome(path=file.path, image_id="", status="rejected", reason=file.reason or "")
+            )
+            continue
+        place = places[file.image_id]
+        rank = place.get("rank")
+        cluster = place.get("cluster_id", "")
+        if place["status"] == "rejected":
+            outcome = Outcome(
+                path=file.path,
+                image_id=file.image_id,
+                status="rejected",
+                reason=place["reason"],
+            )
+        elif first[file.image_id] != file.path:
+            outcome = Outcome(
+                path=file.path,
+                image_id=file.image_id,
+                status="duplicate",
+                cluster_id=cluster,
+                rank=rank,
+                duplicate_of=first[file.image_id],
+            )
+        else:
+            outcome = Outcome(
+                path=file.path,
+                image_id=file.image_id,
+                status=place["status"],
+                cluster_id=cluster,
+                rank=rank,
+            )
+        outcomes.append(outcome)
+    return outcomes
+
+
+def count_outcomes(outcomes: list[Outcome]) -> Counts:
+    def number(status: str) -> int:
+        return sum(outcome.status == status for outcome in outcomes)
+
+    return Counts(
+        seen=len(outcomes),
+        clustered=number("clustered"),
+        outliers=number("outlier"),
+        duplicates=number("duplicate"),
+        rejected=number("rejected"),
+    )
+
+
+def _read_rows(services: Services, request: PublishRequest, name: str) -> list[JSON]:
+    uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + name)
+    return parse_json_lines(services.store.read(uri))
+
+
+def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
+    briefs = _read_rows(services, request, "briefs.jsonl")
+    return [[name for name, _, _ in brief["labels"][:10]] for brief in briefs]
+
+
+def _name_json(name: ClusterName) -> JSON:
+    data = name.to_json()
+    return {**data, "described_by": data.pop("model")}
+
+
+def _items(
+    services: Services,
+    request: PublishRequest,
+    outcomes: list[Outcome],
+    places: dict[str, JSON],
+    clusters: list[JSON],
+    gathered: Gathered,
+    labels: dict[str, tuple[Label, ...]],
+) -> Iterator[JSON]:
+    """Table items of the run: clusters, members, outliers, images and their place."""
+    run_id = request.run_id
+    for cluster in clusters:
+        yield {
+            "pk": keys.run_pk(run_id),
+            "sk": keys.cluster_sk(cluster["cluster_id"]),
+            **cluster,
+        }
+    paths: dict[str, list[str]] = {}
+    uploads = services.settings.uploads_bucket
+    prefix = keys.uploads_prefix(request.collection)
+    for outcome in outcomes:
+        yield {
+            "pk": keys.run_pk(run_id),
+            "sk": keys.file_sk(outcome.status, outcome.path),
+            **{k: v for k, v in outcome.to_json().items() if v not in ("", None)},
+        }
+        if outcome.image_id:
+            paths.setdefault(outcome.image_id, []).append(outcome.path)
+    for image_id in gathered.image_ids:
+        place = places[image_id]
+        cluster = place["cluster_id"] or keys.OUTLIERS
+        fact = gathered.facts[image_id]
+        member = {
+            "run_id": run_id,
+            "collection": request.collection,
+            "image_id": image_id,
+            "path": min(paths[image_id]),
+            "cluster_id": place["cluster_id"],
+            "rank": place["rank"],
+            "margin": place["margin"],
+            "status": place["status"],
+        }
+        yield {
+            "pk": keys.member_pk(run_id, cluster, place["rank"]),
+            "sk": keys.member_sk(place["rank"]),
+            **member,
+        }
+        yield {"pk": keys.image_pk(image_id), "sk": keys.run_sk(run_id), **member}
+        yield {
+            "pk": keys.image_pk(image_id),
+            "sk": keys.IMAGE_SK,
+            "image_id": image_id,
+            "width": fact["width"],
+            "height": fact["height"],
+            "format": fact["format"],
+            "notes": fact["notes"],
+            "facts": fact["fingerprint"],
+            "labels": [label.to_json() for label in labels.get(image_id, ())],
+            "uri": keys.join_uri(uploads, prefix + min(paths[image_id])),
+            "thumbnail": keys.join_uri(
+                services.settings.data_bucket, keys.thumbnail_key(image_id)
+            ),
+        }
+
+
+def _index_vectors(
+    services: Services,
+    request: PublishRequest,
+    gathered: Gathered,
+    places: dict[str, JSON],
+    labels: dict[str, tuple[Label, ...]],
+) -> None:
+    """Put the run's vectors into the collection's search index (zero vectors have no angle)."""
+    index = keys.index_name(request.collection, request.plan["embedder"])
+    usable = np.flatnonzero(np.linalg.norm(gathered.vectors, axis=1) > 0)
+    services.index.create(index, gathered.vectors.shape[1])
+    ids = [gathered.image_ids[row] for row in usable]
+    metadata = [
+        {
+            "image_id": image_id,
+            "cluster_id": places[image_id]["cluster_id"],
+            "labels": [label.name for label in labels.get(image_id, ())[:10]],
+        }
+        for image_id in ids
+    ]
+    services.index.put(index, ids, gathered.vectors[usable], metadata)

@@ -1,0 +1,88 @@
+"""RecordFailure: every Catch ends here; the run says which state failed, why and what to do."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from imageclust import errors
+from imageclust.models import JSON
+from imageclust.steps.start_run import finish_run
+from imageclust.wiring import Services
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Input of RecordFailure: what a Catch knows."""
+
+    run_id: str
+    collection: str
+    state: str
+    error: str
+    cause: str
+    seconds: dict[str, float]
+
+    @classmethod
+    def from_json(cls, data: JSON) -> "Failure":
+        failure = data["failure"]
+        return cls(
+            run_id=data["run_id"],
+            collection=data["collection"],
+            state=failure["state"],
+            error=failure.get("error") or "Unknown",
+            cause=_message(failure.get("cause") or ""),
+            seconds=data.get("seconds") or {},
+        )
+
+
+def record_failure(services: Services, failure: Failure) -> JSON:
+    """Store the failure with advice. ``INVALID``: the input is at fault; ``FAILED``: we are."""
+    state = "INVALID" if failure.error in _input_errors() else "FAILED"
+    told = {
+        "state": failure.state,
+        "error": failure.error,
+        "cause": failure.cause,
+        "advice": _advice(failure, state),
+    }
+    finish_run(
+        services,
+        failure.collection,
+        failure.run_id,
+        state=state,
+        changes={
+            "failure": told,
+            "seconds": failure.seconds,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    services.events.publish(
+        "Run Failed", {"run_id": failure.run_id, "collection": failure.collection, **told}
+    )
+    return {"run_id": failure.run_id, "state": state}
+
+
+def _input_errors() -> set[str]:
+    kinds = [errors.InvalidInput]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.__name__ for kind in kinds}
+
+
+def _message(cause: str) -> str:
+    """Lambda wraps an exception's message in JSON; people want the message."""
+    try:
+        told = json.loads(cause)
+    except ValueError:
+        return cause[:2000]
+    return str(told.get("errorMessage", cause))[:2000] if isinstance(told, dict) else cause[:2000]
+
+
+def _advice(failure: Failure, state: str) -> str:
+    if state == "INVALID":
+        return "change the configuration or the files, then start another run"
+    if failure.error == "States.Timeout":
+        return "start the run again: what was finished is kept and it goes on from there"
+    if failure.error == "States.ExceedToleratedFailureThreshold":
+        return "too many batches failed; see the results/ folder of the run, then start it again"
+    if failure.error in ("Throttled", "StoreUnavailable"):
+        return "a service was busy or unavailable; start the run again in some minutes"
+    return "start the run again; if it fails at the same state, read the log of that function"
