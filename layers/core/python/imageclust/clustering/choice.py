@@ -1,0 +1,140 @@
+"""Measuring how many clusters there are: silhouette, elbow and gap curves over k."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.clustering.geometry import Floats, rotate
+from imageclust.clustering.kmeans import KMeansEffort, kmeans
+from imageclust.clustering.quality import cosine_silhouettes
+
+_SAMPLE = 6000
+_GAP_SAMPLE = 2000
+_GAP_REFERENCES = 3
+_STEPS = 20
+_MOST = 300
+_NEAR_PEAK = 0.85
+_EFFORT = KMeansEffort(restarts=2, cheap_rounds=15, full_rounds=10)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredChoice:
+    """What the curves say.
+
+    Attributes:
+        window: numbers of clusters whose silhouette is near the best one, smallest first.
+        best: the number with the best silhouette.
+        curves: ``k``, ``inertia``, ``silhouette``, ``gap`` and the choices ``elbow_k``,
+            ``silhouette_k``, ``gap_k`` as lists of one.
+    """
+
+    window: tuple[int, ...]
+    best: int
+    curves: dict[str, list[float]]
+
+
+def grid_of_k(low: int, high: int, n: int) -> tuple[int, ...]:
+    """Numbers of clusters to measure: geometric steps in the feasible range."""
+    first = min(max(low, 2), high)
+    widest = min(_MOST, max(12, int(3 * np.sqrt(n))), max(n // 2, 2))
+    last = min(high, max(widest, 2 * first))
+    steps = np.geomspace(first, max(last, first), _STEPS)
+    return tuple(sorted({round(float(k)) for k in steps}))
+
+
+def measure_choice(
+    rows: Floats, grid: tuple[int, ...], *, seed: int, references: int = _GAP_REFERENCES
+) -> MeasuredChoice:
+    """Fit K-Means at each k of the grid on a sample and read the curves.
+
+    Source: silhouette, Rousseeuw 1987; knee of the inertia, Satopää et al. 2011 on a log axis;
+    gap statistic, Tibshirani, Walther & Hastie 2001, with reference data drawn uniformly in the
+    PCA-aligned bounding box of the data.
+
+    Args:
+        rows: (n, d) float32 unit rows, n ≥ 2.
+        grid: rising numbers of clusters, each ≤ n.
+        seed: of the sample, the fits and the references.
+        references: reference sets of the gap; 0 leaves the gap out.
+    """
+    rng = np.random.default_rng((seed, 71))
+    n = len(rows)
+    sample = rows
+    if n > _SAMPLE:
+        sample = rows[np.sort(rng.choice(n, _SAMPLE, replace=False))]
+    grid = tuple(k for k in grid if k <= len(sample)) or (min(2, len(sample)),)
+    rotated, _ = rotate(sample)
+    inertia, silhouette = [], []
+    for k in grid:
+        fit = kmeans(rotated, k, seed=seed, effort=_EFFORT)
+        inertia.append(fit.inertia)
+        silhouette.append(float(cosine_silhouettes(sample, fit.labels).mean(dtype=np.float64)))
+    peak = max(silhouette)
+    floor = peak * _NEAR_PEAK if peak > 0 else peak
+    best = grid[int(np.argmax(silhouette))]
+    curves: dict[str, list[float]] = {
+        "k": [float(k) for k in grid],
+        "inertia": [round(value, 6) for value in inertia],
+        "silhouette": [round(value, 6) for value in silhouette],
+        "silhouette_k": [float(best)],
+        "elbow_k": [float(knee(grid, inertia))],
+    }
+    if references > 0:
+        gap, error = gap_curve(rotated, grid, seed=seed, references=references)
+        curves["gap"] = [round(value, 6) for value in gap]
+        curves["gap_error"] = [round(value, 6) for value in error]
+        curves["gap_k"] = [float(_gap_choice(grid, gap, error))]
+    window = tuple(k for k, value in zip(grid, silhouette, strict=True) if value >= floor)
+    return MeasuredChoice(window, best, curves)
+
+
+def knee(grid: tuple[int, ...], inertia: list[float]) -> int:
+    """The k farthest under the chord of the inertia curve over log k (Kneedle)."""
+    if len(grid) < 3:
+        return grid[0]
+    x = np.log(np.array(grid, dtype=np.float64))
+    y = np.array(inertia)
+    x = (x - x[0]) / (x[-1] - x[0])
+    span = y[0] - y[-1]
+    if span <= 0:
+        return grid[0]
+    below = 1.0 - x - (y - y[-1]) / span
+    return grid[int(below.argmax())]
+
+
+def gap_curve(
+    rotated: Floats, grid: tuple[int, ...], *, seed: int, references: int
+) -> tuple[list[float], list[float]]:
+    """Gap and its standard error at each k, for data in principal axes."""
+    rng = np.random.default_rng((seed, 72))
+    if len(rotated) > _GAP_SAMPLE:
+        rotated = rotated[np.sort(rng.choice(len(rotated), _GAP_SAMPLE, replace=False))]
+    columns = min(rotated.shape[1], 48)
+    data = np.ascontiguousarray(rotated[:, :columns])
+    low, high = data.min(axis=0), data.max(axis=0)
+    grid = tuple(min(k, len(data)) for k in grid)
+    own = _log_inertias(data, grid, seed)
+    drawn: list[NDArray[np.float64]] = []
+    for _ in range(references):
+        box = (low + (high - low) * rng.random(data.shape, dtype=np.float32)).astype(np.float32)
+        drawn.append(_log_inertias(box, grid, seed))
+    table = np.stack(drawn)
+    gap = table.mean(axis=0) - own
+    error = table.std(axis=0) * np.sqrt(1.0 + 1.0 / references)
+    return [float(value) for value in gap], [float(value) for value in error]
+
+
+def _log_inertias(data: Floats, grid: tuple[int, ...], seed: int) -> NDArray[np.float64]:
+    effort = KMeansEffort(restarts=1, cheap_rounds=10, full_rounds=1)
+    return np.array(
+        [np.log(max(kmeans(data, k, seed=seed, effort=effort).inertia, 1e-12)) for k in grid]
+    )
+
+
+def _gap_choice(grid: tuple[int, ...], gap: list[float], error: list[float]) -> int:
+    """The smallest k whose gap is at least the next one's less its error."""
+    for place in range(len(grid) - 1):
+        if gap[place] >= gap[place + 1] - error[place + 1]:
+            return grid[place]
+    return grid[-1]

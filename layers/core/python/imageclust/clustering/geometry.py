@@ -1,0 +1,131 @@
+"""Shared ground: unit rows, rotation, distinct rows, sums and centres of clusters."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Labels = NDArray[np.int32]
+Rows = NDArray[np.int64]
+
+BLOCK = 8192
+
+
+def unit_rows(vectors: NDArray[Any]) -> Floats:
+    """(n, d) float32 with rows of length one; a zero row stays zero."""
+    rows = np.array(vectors, dtype=np.float32, order="C")
+    # Scale by the largest entry first: squares of float32 overflow from 1e19 on.
+    peak = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+    np.divide(rows, peak, out=rows, where=peak > 0)
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
+    np.divide(rows, length.astype(np.float32), out=rows, where=length > 0)
+    return rows
+
+
+def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover ``range(n)``."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def distinct_rows(rows: Floats) -> tuple[Rows, Rows]:
+    """First row of each distinct content, in row order, and for each row its place among them."""
+    n, d = rows.shape
+    if d == 0:
+        return np.zeros(min(n, 1), dtype=np.int64), np.zeros(n, dtype=np.int64)
+    # + 0.0 turns -0.0 into 0.0, so equal values have equal bytes.
+    keys = (rows + 0.0).view(np.dtype((np.void, rows.dtype.itemsize * d))).ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order].astype(np.int64), place[inverse].astype(np.int64)
+
+
+def membership(labels: NDArray[Any], k: int) -> sparse.csr_matrix:
+    """(k, n) sparse 0/1 matrix; rows labelled -1 belong to no cluster."""
+    inside = np.flatnonzero(labels >= 0)
+    values = np.ones(len(inside), dtype=np.float32)
+    return sparse.csr_matrix((values, (labels[inside], inside)), shape=(k, len(labels)))
+
+
+def cluster_sums(rows: Floats, labels: NDArray[Any], k: int) -> Floats:
+    """(k, d) sums of the members' rows."""
+    sums: Floats = membership(labels, k) @ rows
+    return sums
+
+
+def cluster_sizes(labels: NDArray[Any], k: int) -> Rows:
+    """(k,) members of each cluster."""
+    return np.bincount(labels[labels >= 0], minlength=k).astype(np.int64)
+
+
+def cluster_means(rows: Floats, labels: NDArray[Any], k: int) -> Floats:
+    """(k, d) means; an empty cluster has a zero row."""
+    sizes = np.maximum(cluster_sizes(labels, k), 1).astype(np.float32)
+    means: Floats = cluster_sums(rows, labels, k) / sizes[:, None]
+    return means
+
+
+def squared_distances(rows: Floats, centres: Floats) -> Floats:
+    """(n, k) squared Euclidean distances, never negative."""
+    own = np.einsum("ij,ij->i", rows, rows)[:, None]
+    other = np.einsum("ij,ij->i", centres, centres)[None, :]
+    result: Floats = rows @ centres.T
+    result *= -2.0
+    result += own
+    result += other
+    return np.maximum(result, 0.0, out=result)
+
+
+def nearest_centre(rows: Floats, centres: Floats) -> Labels:
+    """(n,) the nearest centre of each row, ties to the lowest."""
+    half = 0.5 * np.einsum("ij,ij->i", centres, centres)
+    labels = np.empty(len(rows), dtype=np.int32)
+    for part in blocks(len(rows)):
+        scores = rows[part] @ centres.T
+        scores -= half
+        labels[part] = scores.argmax(axis=1)
+    return labels
+
+
+def rotate(rows: Floats, columns: int | None = None) -> tuple[Floats, Floats]:
+    """Centre and rotate to principal axes: an isometry whose first columns hold the most.
+
+    Returns:
+        (n, d or ``columns``) float32 coordinates and the (d,) variances, largest first. The sign
+        of each axis makes its largest entry positive, so that the result is one.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64)
+    centred = rows - mean.astype(np.float32)
+    scatter = np.zeros((rows.shape[1], rows.shape[1]))
+    for part in blocks(len(rows)):
+        scatter += (centred[part].T @ centred[part]).astype(np.float64)
+    values, axes = np.linalg.eigh(scatter / max(len(rows), 1))
+    values, axes = values[::-1], axes[:, ::-1]
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    axes = (axes * np.where(signs == 0, 1.0, signs)).astype(np.float32)
+    kept = axes if columns is None else axes[:, :columns]
+    return centred @ np.ascontiguousarray(kept), np.maximum(values, 0.0).astype(np.float32)
+
+
+def relabel_by_size(labels: NDArray[Any]) -> Labels:
+    """Number clusters 0.. by size, largest first, ties to the lowest row; -1 stays."""
+    inside = labels >= 0
+    result = np.full(len(labels), -1, dtype=np.int32)
+    if not inside.any():
+        return result
+    found, first, inverse, counts = np.unique(
+        labels[inside], return_index=True, return_inverse=True, return_counts=True
+    )
+    place = np.empty(len(found), dtype=np.int32)
+    place[np.lexsort((first, -counts))] = np.arange(len(found))
+    result[inside] = place[inverse]
+    return result
+
+
+Progress = Callable[[float], None]

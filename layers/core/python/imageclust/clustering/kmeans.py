@@ -1,0 +1,190 @@
+"""K-Means: greedy k-means++ seeds, restarts in a few principal columns, Lloyd in full.
+
+Source: Arthur & Vassilvitskii 2007 (seeding, with the greedy candidates of its section 4), Lloyd
+1982. Ties go to the lowest index everywhere, so a result depends on the data and the seed only.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.clustering.geometry import (
+    Floats,
+    Labels,
+    blocks,
+    cluster_sums,
+)
+
+_CHEAP_COLUMNS = 48
+_SEED_SAMPLE = 12_000
+_TINY_GAIN = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class KMeansFit:
+    """(n,) labels, (k, d) centres, and the sum of squared distances to them."""
+
+    labels: Labels
+    centres: Floats
+    inertia: float
+
+
+@dataclass(frozen=True)
+class KMeansEffort:
+    """How hard to try: restarts in cheap columns, then Lloyd rounds in full."""
+
+    restarts: int = 4
+    cheap_rounds: int = 25
+    full_rounds: int = 50
+
+
+def kmeans(
+    rotated: Floats, k: int, *, seed: int = 0, effort: KMeansEffort | None = None
+) -> KMeansFit:
+    """Fit K-Means to rows whose first columns hold the most variance.
+
+    Args:
+        rotated: (n, d) float32, as ``geometry.rotate`` gives them; n ≥ k ≥ 1.
+        k: number of clusters; every one gets at least one row.
+        seed: of the seeding.
+        effort: restarts and rounds.
+    """
+    effort = effort or KMeansEffort()
+    n, d = rotated.shape
+    rng = np.random.default_rng((seed, k))
+    if k >= n:
+        return KMeansFit(np.arange(n, dtype=np.int32), rotated.copy(), 0.0)
+    cheap = np.ascontiguousarray(rotated[:, : min(d, _CHEAP_COLUMNS)])
+    sample = cheap
+    if n > _SEED_SAMPLE:
+        sample = cheap[np.sort(rng.choice(n, max(_SEED_SAMPLE, min(n, 4 * k)), replace=False))]
+    best: KMeansFit | None = None
+    for _ in range(effort.restarts):
+        seeds = seed_centres(sample, k, rng=rng)
+        fit = lloyd(sample, seeds, rounds=effort.cheap_rounds)
+        if best is None or fit.inertia < best.inertia:
+            best = fit
+    if best is None:
+        raise ValueError("effort.restarts must be at least 1")
+    if len(sample) < n:
+        best = lloyd(cheap, best.centres, rounds=effort.cheap_rounds)
+    if cheap.shape[1] == d:
+        return best
+    return lloyd(rotated, _means(rotated, best.labels, k), rounds=effort.full_rounds)
+
+
+def seed_centres(rows: Floats, k: int, *, rng: np.random.Generator) -> Floats:
+    """(k, d) rows chosen by greedy k-means++ (2 + ln k candidates a step).
+
+    Any prefix of the result is itself such a choice, so one call serves every smaller k.
+    """
+    n = len(rows)
+    tries = 2 + int(math.log(k))
+    half = 0.5 * np.einsum("ij,ij->i", rows, rows)
+    chosen = [int(rng.integers(n))]
+    closest = _squared_to(rows, half, np.array(chosen))[0]
+    for _ in range(1, k):
+        weights = np.cumsum(closest, dtype=np.float64)
+        if weights[-1] <= 0:
+            chosen.append(int(rng.integers(n)))
+            continue
+        picks = np.searchsorted(weights, rng.random(tries) * weights[-1], side="right")
+        distances = _squared_to(rows, half, np.minimum(picks, n - 1))
+        np.minimum(distances, closest, out=distances)
+        winner = int(distances.sum(axis=1, dtype=np.float64).argmin())
+        closest = distances[winner]
+        chosen.append(int(min(picks[winner], n - 1)))
+    return rows[chosen].copy()
+
+
+def lloyd(rows: Floats, centres: Floats, *, rounds: int) -> KMeansFit:
+    """Lloyd's iteration until no row moves, the gain is tiny, or ``rounds`` are done."""
+    n, k = len(rows), len(centres)
+    norms = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+    labels = np.full(n, -1, dtype=np.int32)
+    sums = np.zeros_like(centres)
+    previous = math.inf
+    buffer = np.empty((min(n, 8192), k), dtype=np.float32)
+    for _ in range(max(rounds, 1)):
+        fresh, scores = _assign(rows, centres, buffer)
+        inertia = max(norms - 2.0 * scores, 0.0)
+        moved = np.flatnonzero(fresh != labels)
+        if len(moved) == 0:
+            break
+        if len(moved) > n // 3:
+            sums = cluster_sums(rows, fresh, k)
+        else:
+            part = np.ascontiguousarray(rows[moved])
+            sums += cluster_sums(part, fresh[moved], k) - cluster_sums(part, labels[moved], k)
+        labels = fresh
+        sizes = np.bincount(labels, minlength=k)
+        if not sizes.all():
+            labels = _refill(rows, centres, labels, sizes)
+            sums = cluster_sums(rows, labels, k)
+            sizes = np.bincount(labels, minlength=k)
+        centres = (sums / sizes[:, None]).astype(np.float32)
+        if previous - inertia <= _TINY_GAIN * previous:
+            break
+        previous = inertia
+    centres = _means(rows, labels, k)
+    return KMeansFit(labels, centres, inertia_of(rows, labels, centres))
+
+
+def inertia_of(rows: Floats, labels: Labels, centres: Floats) -> float:
+    """Sum of squared distances to the own centre, in float64."""
+    total = 0.0
+    for part in blocks(len(rows)):
+        difference = rows[part] - centres[labels[part]]
+        total += float(np.einsum("ij,ij->", difference, difference, dtype=np.float64))
+    return total
+
+
+def _means(rows: Floats, labels: Labels, k: int) -> Floats:
+    sizes = np.maximum(np.bincount(labels, minlength=k), 1)
+    means: Floats = (cluster_sums(rows, labels, k) / sizes[:, None]).astype(np.float32)
+    return means
+
+
+def _assign(rows: Floats, centres: Floats, buffer: Floats) -> tuple[Labels, float]:
+    half = 0.5 * np.einsum("ij,ij->i", centres, centres)
+    turned = np.ascontiguousarray(centres.T)
+    labels = np.empty(len(rows), dtype=np.int32)
+    total = 0.0
+    for part in blocks(len(rows), len(buffer)):
+        scores = buffer[: part.stop - part.start]
+        np.matmul(rows[part], turned, out=scores)
+        scores -= half
+        best = scores.argmax(axis=1)
+        labels[part] = best
+        total += float(scores[np.arange(len(best)), best].sum(dtype=np.float64))
+    return labels, total
+
+
+def _refill(rows: Floats, centres: Floats, labels: Labels, sizes: NDArray[np.int64]) -> Labels:
+    """Give each empty cluster the row farthest from its own centre (of a cluster of ≥ 2)."""
+    difference = rows - centres[labels]
+    far = np.einsum("ij,ij->i", difference, difference)
+    labels, sizes = labels.copy(), sizes.copy()
+    candidates = iter(np.argsort(-far, kind="stable"))
+    for empty in np.flatnonzero(sizes == 0):
+        for row in candidates:
+            if sizes[labels[row]] > 1:
+                sizes[labels[row]] -= 1
+                labels[row] = empty
+                sizes[empty] = 1
+                break
+    return labels
+
+
+def _squared_to(rows: Floats, half: Floats, picks: NDArray[np.int64]) -> Floats:
+    """(len(picks), n) squared distances, never negative."""
+    result: Floats = rows[picks] @ rows.T
+    result -= half
+    result -= half[picks][:, None]
+    result *= -2.0
+    np.maximum(result, 0.0, out=result)
+    # A row is at no distance from itself, whatever rounding says.
+    result[np.arange(len(picks)), picks] = 0.0
+    return result

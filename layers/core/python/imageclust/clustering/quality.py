@@ -1,0 +1,200 @@
+"""How good a clustering is, with and without known labels."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.clustering.geometry import (
+    Doubles,
+    Floats,
+    Labels,
+    blocks,
+    cluster_means,
+    cluster_sizes,
+    cluster_sums,
+    squared_distances,
+)
+
+
+def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
+    """(n,) exact cosine silhouette of each row, in O(n·k·d).
+
+    With unit rows and cluster sums S, the mean cosine distance of x to C is 1 - x·S_C/|C|. Rows
+    labelled -1 are left out and score 0, as do the members of a cluster of one (Rousseeuw 1987).
+
+    Args:
+        rows: (n, d) float32 of length one (or zero).
+        labels: (n,) int32, -1 = outlier, else 0..k-1.
+    """
+    n = len(rows)
+    result = np.zeros(n, dtype=np.float32)
+    k = int(labels.max(initial=-1)) + 1
+    if k < 2:
+        return result
+    sizes = cluster_sizes(labels, k).astype(np.float32)
+    turned = np.ascontiguousarray(cluster_sums(rows, labels, k).T)
+    filled = sizes > 0
+    for part in blocks(n):
+        own = labels[part]
+        inside = np.flatnonzero(own >= 0)
+        if len(inside) == 0:
+            continue
+        own, x = own[inside], rows[part][inside]
+        at = np.arange(len(own))
+        sums = x @ turned
+        itself = np.einsum("ij,ij->i", x, x)
+        a = 1.0 - (sums[at, own] - itself) / np.maximum(sizes[own] - 1.0, 1.0)
+        np.divide(sums, -sizes, out=sums, where=filled)
+        sums[:, ~filled] = np.inf
+        sums[at, own] = np.inf
+        b = 1.0 + sums.min(axis=1)
+        high = np.maximum(a, b)
+        score = np.where((sizes[own] > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
+        result[part.start + inside] = np.clip(score, -1.0, 1.0)
+    return result
+
+
+def balance(sizes: NDArray[Any]) -> float:
+    """1 for equal sizes, towards 0 as they part: 1 / (1 + standard deviation / mean).
+
+    One cluster is no grouping at all and scores 0.
+    """
+    if len(sizes) < 2:
+        return 0.0
+    return float(1.0 / (1.0 + np.std(sizes) / np.mean(sizes)))
+
+
+def composite_score(
+    silhouette: float, even: float, noise: float, weights: tuple[float, float, float]
+) -> float:
+    """Weighted mean of silhouette scaled to 0..1, balance, and the share that is not noise."""
+    parts = ((silhouette + 1.0) / 2.0, even, 1.0 - noise)
+    return sum(w * part for w, part in zip(weights, parts, strict=True)) / sum(weights)
+
+
+def davies_bouldin(rows: Floats, labels: Labels) -> float:
+    """Davies & Bouldin 1979, Euclidean, without outliers; 0 for fewer than two clusters."""
+    members, k = labels >= 0, int(labels.max(initial=-1)) + 1
+    if k < 2:
+        return 0.0
+    centres = cluster_means(rows, labels, k)
+    spread = np.bincount(
+        labels[members],
+        weights=np.sqrt(_to_own(rows[members], centres, labels[members])),
+        minlength=k,
+    ) / np.maximum(cluster_sizes(labels, k), 1)
+    apart = np.sqrt(squared_distances(centres, centres).astype(np.float64))
+    np.fill_diagonal(apart, np.inf)
+    # Two equal centres say nothing about the rest: as in scikit-learn they count as infinity apart.
+    apart[apart == 0] = np.inf
+    return float(((spread[:, None] + spread[None, :]) / apart).max(axis=1).mean())
+
+
+def calinski_harabasz(rows: Floats, labels: Labels) -> float:
+    """Caliński & Harabasz 1974, without outliers; 0 where it is not defined."""
+    members, k = labels >= 0, int(labels.max(initial=-1)) + 1
+    n = int(members.sum())
+    if k < 2 or n <= k:
+        return 0.0
+    inside, own = rows[members], labels[members]
+    centres = cluster_means(rows, labels, k)
+    within = float(_to_own(inside, centres, own).sum())
+    middle = inside.mean(axis=0, dtype=np.float64)
+    sizes = cluster_sizes(labels, k)
+    between = float((sizes * ((centres - middle) ** 2).sum(axis=1)).sum())
+    if within <= 0:
+        return 0.0
+    return between * (n - k) / (within * (k - 1))
+
+
+def measure(
+    rows: Floats, labels: Labels, weights: tuple[float, float, float]
+) -> tuple[dict[str, float], Floats]:
+    """Every score of a labelling, and the (n,) silhouettes.
+
+    Args:
+        rows: (n, d) float32, unit rows.
+        labels: (n,) int32, -1 = outlier, 0..k-1 else.
+        weights: of the composite score.
+    """
+    n = len(labels)
+    k = int(labels.max(initial=-1)) + 1
+    silhouettes = cosine_silhouettes(rows, labels)
+    inside = labels >= 0
+    count = int(inside.sum())
+    silhouette = float(silhouettes[inside].mean(dtype=np.float64)) if count else 0.0
+    noise = 1.0 - count / n if n else 0.0
+    sizes = cluster_sizes(labels, k)
+    even = balance(sizes)
+    return {
+        "silhouette": silhouette,
+        "davies_bouldin": davies_bouldin(rows, labels),
+        "calinski_harabasz": calinski_harabasz(rows, labels),
+        "balance": even,
+        "noise_share": noise,
+        "composite": composite_score(silhouette, even, noise, weights),
+        "clusters": float(k),
+    }, silhouettes
+
+
+def normalized_mutual_information(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """NMI with the arithmetic mean of the entropies, as scikit-learn's default; 0..1."""
+    table = contingency(first, second)
+    n = table.sum()
+    if n == 0 or (table.shape[0] == 1 and table.shape[1] == 1):
+        return 1.0
+    joint = table / n
+    rows, columns = joint.sum(axis=1), joint.sum(axis=0)
+    used = joint > 0
+    expected = rows[:, None] * columns[None, :]
+    mutual = float((joint[used] * np.log(joint[used] / expected[used])).sum())
+    mean = (_entropy(rows) + _entropy(columns)) / 2.0
+    return min(max(mutual / mean, 0.0), 1.0) if mean > 0 else 0.0
+
+
+def adjusted_rand_index(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Hubert & Arabie 1985; 1 for equal partitions, about 0 for chance."""
+    table = contingency(first, second)
+    n = int(table.sum())
+    pairs = _pairs(table).sum()
+    rows, columns = _pairs(table.sum(axis=1)).sum(), _pairs(table.sum(axis=0)).sum()
+    total = n * (n - 1) / 2.0
+    if total == 0:
+        return 1.0
+    expected = rows * columns / total
+    most = (rows + columns) / 2.0
+    return 1.0 if most == expected else float((pairs - expected) / (most - expected))
+
+
+def purity(labels: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Share of rows whose true label is the commonest of their cluster."""
+    table = contingency(labels, truth)
+    return float(table.max(axis=1).sum() / table.sum()) if table.sum() else 1.0
+
+
+def contingency(first: NDArray[Any], second: NDArray[Any]) -> Doubles:
+    """Counts of each pair of labels."""
+    left, right = np.unique(first, return_inverse=True), np.unique(second, return_inverse=True)
+    shape = (len(left[0]), len(right[0]))
+    flat = left[1].ravel() * max(shape[1], 1) + right[1].ravel()
+    counts: Doubles = np.bincount(flat, minlength=shape[0] * shape[1]).astype(np.float64)
+    return counts.reshape(shape)
+
+
+def _entropy(shares: Doubles) -> float:
+    used = shares[shares > 0]
+    return -math.fsum(used * np.log(used))
+
+
+def _pairs(counts: Doubles) -> Doubles:
+    return counts * (counts - 1.0) / 2.0
+
+
+def _to_own(rows: Floats, centres: Floats, labels: Labels) -> Doubles:
+    result = np.empty(len(rows))
+    for part in blocks(len(rows)):
+        difference = rows[part] - centres[labels[part]]
+        result[part] = np.einsum("ij,ij->i", difference, difference)
+    return result
