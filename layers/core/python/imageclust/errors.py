@@ -13,6 +13,7 @@
     │   └── StoreUnavailable    the store did not answer or could not write just now
     └── Permanent               trying again will not help and the input is not at fault
         ├── Conflict            a conditional write lost to another writer
+        │   └── AlreadyRunning  the collection has a run under way; names it
         ├── CorruptData         something we stored does not read back
         └── LawBroken           images seen ≠ clustered + outliers + duplicates + rejected
 
@@ -77,6 +78,20 @@ class Permanent(ImageclustError):
 
 class Conflict(Permanent):
     """A conditional write lost to another writer."""
+
+
+class AlreadyRunning(Conflict):
+    """The collection has a run under way; one at a time."""
+
+    def __init__(self, collection: str, run_id: str) -> None:
+        super().__init__(
+            f"A run of '{collection}' is under way: {run_id}. Wait until it ends, or cancel it."
+        )
+        self.collection = collection
+        self.run_id = run_id
+
+    def __reduce__(self) -> tuple[type["AlreadyRunning"], tuple[str, str]]:
+        return (type(self), (self.collection, self.run_id))
 
 
 class CorruptData(Permanent):
