@@ -5,12 +5,14 @@ A Lambda function wires itself to AWS on first use. On one machine the command l
 """
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imageclust.errors import InvalidInput, RejectedImage, UnknownModel
 from imageclust.ports import (
     BatchDescriber,
     Describer,
@@ -26,7 +28,8 @@ from imageclust.ports import (
 from imageclust.settings import Settings
 
 if TYPE_CHECKING:
-    from imageclust.embedding import Embedder
+    from imageclust.embedding import Embedder, ModelRegistry, OnnxModel
+    from imageclust.images import Processed
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,135 @@ def services() -> Services:
     if not _current:
         _current.append(aws_services(Settings.from_environment(os.environ)))
     return _current[0]
+
+
+def local_services(
+    home: Path,
+    *,
+    workflows: Callable[[ObjectStore], Workflows],
+    settings: Settings = Settings(embed_batch=32, label_batch=32, quiet_seconds=5),
+    base_url: str = "http://127.0.0.1:8080",
+    model_folders: Sequence[Path] = (),
+    exclude: Sequence[Path] = (),
+) -> Services:
+    """Everything on this machine: state under ``home``, no account and no network.
+
+    Args:
+        home: the state folder; made if absent.
+        workflows: makes the runner of the workflow file, given the object store.
+        base_url: where the local server answers, for links.
+        model_folders: folders with models beside ``home/models``.
+        exclude: folders that are never listed as photos.
+    """
+    from imageclust.adapters.local.file_events import FileEvents
+    from imageclust.adapters.local.file_store import FileStore
+    from imageclust.adapters.local.file_vector_index import FileVectorIndex
+    from imageclust.adapters.local.inline_batch_describer import InlineBatchDescriber
+    from imageclust.adapters.local.local_links import LocalLinks
+    from imageclust.adapters.local.sqlite_table import SqliteTable
+    from imageclust.adapters.local.table_scheduler import TableScheduler
+    from imageclust.descriptions import DeterministicDescriber
+    from imageclust.embedding import ModelRegistry
+
+    roots = {settings.uploads_bucket: home / "uploads", settings.data_bucket: home / "data"}
+    for folder in roots.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    store = FileStore(roots, exclude=[home, *exclude])
+    table = SqliteTable(home / "imageclust.sqlite")
+    models = _Models(ModelRegistry([home / "models", *model_folders]))
+
+    def open_describer(name: str) -> Describer:
+        if name not in ("auto", "deterministic"):
+            raise UnknownModel(
+                f"there is no describer '{name}' on this machine; use auto or deterministic"
+            )
+        return DeterministicDescriber()
+
+    return Services(
+        settings=settings,
+        store=store,
+        table=table,
+        index=FileVectorIndex(home / "vectors"),
+        workflows=workflows(store),
+        scheduler=TableScheduler(table),
+        events=FileEvents(home / "events.jsonl"),
+        links=LocalLinks(base_url),
+        decode=models.decode,
+        open_embedder=models.embedder,
+        open_labeler=models.labeler,
+        open_describer=open_describer,
+        open_batch_describer=lambda name: InlineBatchDescriber(open_describer(name), store, table),
+    )
+
+
+class _Models:
+    """The models of a registry, each opened once: a warm process keeps its sessions."""
+
+    def __init__(self, registry: "ModelRegistry") -> None:
+        self._registry = registry
+        self._models: dict[tuple[str, str], OnnxModel] = {}
+        self._builtin: dict[str, Embedder] = {}
+        self._labelers: dict[str, Labeler] = {}
+        self._lock = threading.Lock()
+
+    def embedder(self, name: str, preprocess: str) -> "Embedder":
+        from imageclust.embedding import BUILTIN, OnnxEmbedder, open_embedder
+
+        chosen = self._best(labels=False) or BUILTIN if name == "auto" else name
+        if chosen == BUILTIN:
+            with self._lock:
+                if preprocess not in self._builtin:
+                    self._builtin[preprocess] = open_embedder(
+                        BUILTIN, registry=self._registry, preprocess=preprocess
+                    )
+                return self._builtin[preprocess]
+        return OnnxEmbedder(self._model(chosen, preprocess))
+
+    def labeler(self, name: str) -> Labeler | None:
+        from imageclust.adapters.local.onnx_labeler import OnnxLabeler
+
+        chosen = self._best(labels=True) if name == "auto" else name
+        if chosen is None:
+            return None
+        model = self._model(chosen, "default")
+        with self._lock:
+            if chosen not in self._labelers:
+                labels = self._registry.labels_path(chosen)
+                if labels is None:
+                    raise InvalidInput(f"The model {chosen} has no classes to label with.")
+                self._labelers[chosen] = OnnxLabeler(model, labels)
+            return self._labelers[chosen]
+
+    def decode(
+        self, contents: "Sequence[bytes]", min_side: int
+    ) -> "Iterable[Processed | RejectedImage]":
+        from imageclust.images import process
+
+        def attempt(data: bytes) -> "Processed | RejectedImage":
+            try:
+                return process(data, min_side=min_side)
+            except RejectedImage as rejected:
+                return rejected
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(attempt, contents))
+
+    def _model(self, name: str, preprocess: str) -> "OnnxModel":
+        from imageclust.embedding import open_model
+
+        with self._lock:
+            if (name, preprocess) not in self._models:
+                self._models[name, preprocess] = open_model(
+                    name, registry=self._registry, preprocess=preprocess
+                )
+            return self._models[name, preprocess]
+
+    def _best(self, *, labels: bool) -> str | None:
+        """The installed model with the longest features, the smaller file among equals."""
+        ready = [
+            (-card.features.dimension, self._registry.path(card.name).stat().st_size, card.name)
+            for entry in self._registry.list()
+            if entry.state == "installed" and (card := entry.card)
+            if not labels or (card.logits and card.labels)
+        ]
+        return min(ready)[2] if ready else None

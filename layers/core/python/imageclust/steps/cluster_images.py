@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imageclust import keys
-from imageclust.clustering import ENGINE_VERSION, ClusteringResult, cluster_vectors
+from imageclust.clustering import ClusteringResult, cluster_vectors
 from imageclust.descriptions import make_briefs
 from imageclust.errors import InvalidInput
 from imageclust.labels import Label, visual_attributes
@@ -19,6 +19,8 @@ from imageclust.steps.embed import npy_bytes
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
+
+_ENGINE = 1  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     clustering = clustering_config(config)
     digest = digest_of(
         {
-            "engine": ENGINE_VERSION,
+            "engine": _ENGINE,
             "config": repr(clustering),
             "embedder": plan["embedder"],
             "labeler": plan["labeler"],

@@ -26,7 +26,7 @@ from imageclust.models import (
 )
 from imageclust.steps.describe_clusters import read_names
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
-from imageclust.steps.start_run import finish_run
+from imageclust.steps.end_run import end_run
 from imageclust.wiring import Services
 
 
@@ -123,12 +123,11 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     for name, (data, content_type) in export_files(export).items():
         uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
         services.store.write(uri, data, content_type=content_type)
-    finish_run(
+    end_run(
         services,
         request.collection,
         request.run_id,
-        state="SUCCEEDED",
-        changes={**record, "exports": keys.export_key(request.run_id, "")},
+        {**record, "exports": keys.export_key(request.run_id, "")},
     )
     services.events.publish(
         "Run Published",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from imageclust import errors
 from imageclust.models import JSON
-from imageclust.steps.start_run import finish_run
+from imageclust.steps.end_run import end_run
 from imageclust.wiring import Services
 
 
@@ -43,12 +43,12 @@ def record_failure(services: Services, failure: Failure) -> JSON:
         "cause": failure.cause,
         "advice": _advice(failure, state),
     }
-    finish_run(
+    end_run(
         services,
         failure.collection,
         failure.run_id,
-        state=state,
-        changes={
+        {
+            "state": state,
             "failure": told,
             "seconds": failure.seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,189 @@
+"""The command line: ``imageclust run``, ``serve``, ``models``.
+
+Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad arguments or a
+configuration or folder that cannot work (told in one sentence).
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from imageclust.errors import ImageclustError, InvalidInput
+from imageclust.models import JSON, Method, Mode, RunConfig
+from local.home import find_home, model_folders
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run_command(options)
+    except InvalidInput as refused:
+        return _complain(str(refused), REFUSED)
+    except ImageclustError as failed:
+        return _complain(str(failed), FAILED)
+    except OSError as failed:
+        where = f": {failed.filename}" if failed.filename else ""
+        return _complain(f"{failed.strerror or failed}{where}", FAILED)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on where this one was", 130)
+    return code
+
+
+def _complain(sentence: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"imageclust: {sentence}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="imageclust",
+        description="Photos in, named clusters out.",
+        epilog="State lives in --home, else $IMAGECLUST_HOME, else .imageclust/.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    _add_serve(commands)
+    _add_models(commands)
+    return parser
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser(
+        "run",
+        help="cluster the pictures of a folder",
+        description="Cluster the pictures of a folder, its sub-folders included. Photos are read "
+        "where they lie and never changed. The same command again reuses what is stored.",
+    )
+    run.add_argument("photos", metavar="PHOTOS", help="the folder")
+    run.add_argument(
+        "--out", metavar="DIR", help="where the results go (default: NAME-clusters, here)"
+    )
+    run.add_argument("--collection", metavar="NAME", help="name of the collection")
+    run.add_argument("--embedder", metavar="KEY", help="see 'imageclust models list'")
+    run.add_argument("--preprocess", metavar="NAME", help="center_crop, resize, letterbox, …")
+    run.add_argument("--labels", choices=["full", "exemplars", "off"], help="which images to label")
+    run.add_argument("--method", metavar="M", choices=get_args(Method),
+                     help=", ".join(get_args(Method)))  # fmt: skip
+    run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
+    run.add_argument("--max-size", type=int, metavar="N", help="most images a cluster")
+    run.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
+    run.add_argument("--target-size", type=int, metavar="N", help="images a cluster, on average")
+    run.add_argument("--mode", choices=get_args(Mode), help="how much to search")
+    run.add_argument("--outliers", choices=["keep", "assign"], help="keep noise apart or not")
+    run.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
+    run.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
+    run.add_argument("--home", metavar="DIR", help="the state folder")
+    run.add_argument("--json", action="store_true", help="print the run record and nothing else")
+    run.set_defaults(run_command=_run)
+
+
+_CONFIGURED = (
+    "embedder", "preprocess", "labels", "method", "min_size", "max_size", "clusters",
+    "target_size", "mode", "outliers", "sample", "seed",
+)  # fmt: skip
+
+
+def _run(options: argparse.Namespace) -> int:
+    from local.run import run_folder
+
+    given: JSON = {
+        name: getattr(options, name) for name in _CONFIGURED if getattr(options, name) is not None
+    }
+    outcome = run_folder(
+        Path(options.photos),
+        home=find_home(options.home),
+        out=Path(options.out) if options.out else None,
+        collection=options.collection,
+        config=RunConfig.from_json(given),
+        quiet=options.json,
+    )
+    if options.json:
+        print(json.dumps(outcome.record, indent=2))
+    if outcome.failure:
+        failure = outcome.failure
+        sentence = failure["cause"]
+        if outcome.record["state"] == "INVALID":
+            return _complain(sentence, REFUSED)
+        where = f"the run failed at {failure['state']}"
+        return _complain(f"{where} ({failure['error']}): {sentence}; {failure['advice']}", FAILED)
+    return DONE
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer the API and watch uploads/ in the state folder",
+        description="Serve the API on this machine. A file dropped into uploads/COLLECTION/ of "
+        "the state folder starts a run after a quiet period.",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8080, help="port to listen on")
+    serve.add_argument("--home", metavar="DIR", help="the state folder")
+    serve.set_defaults(run_command=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from local.home import open_services
+    from local.serve import serve
+
+    home = find_home(options.home)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    services = open_services(home, base_url=f"http://{host}:{options.port}")
+    serve(services, home=home, host=options.host, port=options.port)
+    return DONE
+
+
+def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    models = commands.add_parser("models", help="list, add or pull models")
+    actions = models.add_subparsers(title="actions", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="the models at hand")
+    listing.set_defaults(run_command=_models_list)
+    add = actions.add_parser("add", help="install a model from its card or its .onnx file")
+    add.add_argument("file", metavar="FILE", help="NAME.json, or NAME.onnx beside it")
+    add.set_defaults(run_command=_models_add)
+    for action in (listing, add):
+        action.add_argument("--home", metavar="DIR", help="the state folder")
+
+
+def _models_list(options: argparse.Namespace) -> int:
+    from imageclust.embedding import ModelRegistry
+
+    registry = ModelRegistry([find_home(options.home) / "models", *model_folders()])
+    rows = [("NAME", "STATE", "DIMENSION", "LABELS", "LICENCE")]
+    for entry in registry.list():
+        card = entry.card
+        rows.append(
+            (
+                entry.name,
+                entry.state,
+                str(card.features.dimension) if card else "",
+                "yes" if card and card.logits and card.labels else "",
+                (card.licence if card else "") or entry.problem,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        print("  ".join([*cells, row[4]]).rstrip())
+    return DONE
+
+
+def _models_add(options: argparse.Namespace) -> int:
+    from imageclust.embedding import ModelRegistry
+
+    home = find_home(options.home)
+    card = ModelRegistry([home / "models"]).add(Path(options.file))
+    print(f"added {card.name} ({card.features.dimension} dimensions, {card.licence})")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

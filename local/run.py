@@ -1,0 +1,229 @@
+"""``imageclust run``: a folder through the workflow, its results to another folder."""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+from imageclust import keys
+from imageclust.errors import AlreadyRunning, InvalidInput, Permanent
+from imageclust.models import JSON, RunConfig, check_collection_name
+from imageclust.steps.start_run import cancel_run, start_run
+from imageclust.wiring import Services, use
+from local.home import open_services
+from local.progress import Progress
+from local.workflows import LocalWorkflows
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The run's record as stored, and its failure if it has one."""
+
+    record: JSON
+    failure: JSON | None
+
+
+def run_folder(
+    photos: Path,
+    *,
+    home: Path,
+    out: Path | None,
+    collection: str | None,
+    config: RunConfig,
+    quiet: bool = False,
+) -> RunOutcome:
+    """Run the workflow over a folder, or finish the run of it that was interrupted.
+
+    Progress goes to standard error, the summary to standard output unless ``quiet``.
+
+    Raises:
+        InvalidInput: the folder, the name or the results folder cannot be used.
+        Permanent: the results could not be written.
+    """
+    if not photos.exists():
+        raise InvalidInput(f"there is no folder {photos}")
+    if not photos.is_dir():
+        raise InvalidInput(f"{photos} is a file; give the folder that holds it")
+    photos = photos.resolve()
+    out = (out or Path(f"{photos.name or 'photos'}-clusters")).absolute()
+    _check_out(out, photos)
+    name = check_collection_name(collection) if collection else _name_for(photos)
+    home.mkdir(parents=True, exist_ok=True)
+    progress = Progress(sys.stderr)
+    services = open_services(home, listener=progress.tell, exclude=[out])
+    use(services)
+    with _only_one(home, name), progress:
+        _link(services, home, name, photos)
+        record = _run(services, name, config)
+    if record["state"] == "SUCCEEDED":
+        copy_results(services, record, out)
+        if not quiet:
+            print(_summary(record, out))
+    return RunOutcome(record=record, failure=record.get("failure"))
+
+
+def _run(services: Services, collection: str, config: RunConfig) -> JSON:
+    """Finish the collection's interrupted run of this configuration, else start one; wait."""
+    item = services.table.get(keys.COLLECTIONS_PK, collection)
+    if item is None:
+        now = datetime.now(UTC)
+        item = {
+            "pk": keys.COLLECTIONS_PK,
+            "sk": collection,
+            "name": collection,
+            "created": now.isoformat(timespec="seconds"),
+        }
+        services.table.put(item, unless_exists=True)
+    interrupted = item.get("running_run")
+    if interrupted and item["running_request"]["config"] != config.to_json():
+        cancel_run(services, run_id=interrupted, now=datetime.now(UTC))
+        interrupted = None
+    workflows = cast(LocalWorkflows, services.workflows)
+    try:
+        if interrupted:
+            workflows.start(interrupted, item["running_request"])
+            run_id = interrupted
+        else:
+            run_id = start_run(
+                services,
+                collection=collection,
+                config=config,
+                trigger="cli",
+                now=datetime.now(UTC),
+            )
+    except AlreadyRunning as busy:
+        raise Permanent(str(busy)) from busy
+    try:
+        execution = workflows.wait(run_id)
+    except KeyboardInterrupt:
+        workflows.stop(run_id, "interrupted from the keyboard")
+        raise
+    record = services.table.get(keys.collection_pk(collection), keys.run_sk(run_id))
+    if record is None or record["state"] == "RUNNING":
+        raise Permanent(f"the run ended as {execution.status}: {execution.error} {execution.cause}")
+    return {name: value for name, value in record.items() if name not in ("pk", "sk")}
+
+
+def copy_results(services: Services, record: JSON, out: Path) -> None:
+    """Copy the run's exports and thumbnails to ``out``; each file appears whole or not at all."""
+    bucket = services.settings.data_bucket
+    prefix = keys.export_key(record["run_id"], "")
+    root = len(keys.join_uri(bucket, prefix))
+    try:
+        thumbnails = out / "thumbnails"
+        thumbnails.mkdir(parents=True, exist_ok=True)
+        wanted = set()
+        for image_id in _image_ids(services, record):
+            name = f"{image_id}.webp"
+            wanted.add(name)
+            uri = keys.join_uri(bucket, keys.thumbnail_key(image_id))
+            if not (thumbnails / name).exists():
+                _place(services.store.path(uri), thumbnails / name)
+        for stale in thumbnails.iterdir():
+            if stale.suffix == ".webp" and stale.name not in wanted:
+                stale.unlink()
+        for item in services.store.list(bucket, prefix):
+            target = out / item.uri[root:]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _place(services.store.path(item.uri), target)
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        raise Permanent(
+            f"the results could not be written to {out}: {reason}; the run itself is stored, "
+            "and the same command writes them again"
+        ) from error
+
+
+def _image_ids(services: Services, record: JSON) -> Iterator[str]:
+    import json
+
+    uri = keys.join_uri(
+        services.settings.data_bucket, keys.export_key(record["run_id"], "images.jsonl")
+    )
+    with services.store.path(uri).open("rb") as lines:
+        for line in lines:
+            yield json.loads(line)["image_id"]
+
+
+def _place(source: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _check_out(out: Path, photos: Path) -> None:
+    """Refuse a results folder that cannot be written before any work is done."""
+    if out == photos or out in photos.parents:
+        raise InvalidInput(f"the results cannot go to {out}: the photos lie in it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise InvalidInput(f"the results cannot go to {out}: it is not a folder") from None
+    except OSError as error:
+        raise InvalidInput(f"the results cannot go to {out}: {error.strerror}") from error
+
+
+def _name_for(photos: Path) -> str:
+    """A collection name for a folder: its own name, and a digest of where it lies."""
+    slug = re.sub(r"[^a-z0-9]+", "-", photos.name.lower()).strip("-")[:30].strip("-")
+    digest = sha256(os.fsencode(photos)).hexdigest()[:6]
+    return f"{slug}-{digest}" if slug else f"photos-{digest}"
+
+
+def _link(services: Services, home: Path, collection: str, photos: Path) -> None:
+    """Let ``uploads/COLLECTION`` be the folder itself: photos are read where they lie."""
+    link = home / "uploads" / collection
+    if link.is_symlink():
+        if link.readlink() == photos:
+            return
+        link.unlink()
+    elif link.exists():
+        raise InvalidInput(
+            f"the collection '{collection}' already holds uploaded photos; "
+            "choose another name with --collection"
+        )
+    link.symlink_to(photos, target_is_directory=True)
+
+
+@contextmanager
+def _only_one(home: Path, collection: str) -> Iterator[None]:
+    """Hold the collection's lock file; the system lets go of it when the process dies."""
+    locks = home / "locks"
+    locks.mkdir(exist_ok=True)
+    with (locks / collection).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Permanent(
+                f"another imageclust works on the collection '{collection}' just now"
+            ) from None
+        yield
+
+
+def _summary(record: JSON, out: Path) -> str:
+    counts = record["counts"]
+    lines = [
+        f"{counts['seen']} files: {counts['clustered']} in {record['clusters']} clusters, "
+        f"{counts['outliers']} outliers, {counts['duplicates']} duplicates, "
+        f"{counts['rejected']} rejected",
+        f"embedder {record['models']['embedder']}, method {record['method']}, "
+        f"{sum(record['seconds'].values()):.1f} s",
+        f"gallery: {out / 'index.html'}",
+    ]
+    return "\n".join(lines)

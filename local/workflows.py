@@ -1,0 +1,188 @@
+"""The workflow file on this machine: the runner over the same handlers that Lambda runs."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import statemachine
+from imageclust import keys
+from imageclust.errors import NotFound, Permanent
+from imageclust.models import JSON
+from imageclust.ports import ObjectStore
+from local.runner import (
+    Event,
+    Execution,
+    TaskDoesNotExist,
+    TaskTimedOut,
+    TokenBroker,
+    Workflow,
+    load_definition,
+)
+
+FUNCTIONS = {
+    "PlanRun": "plan_run",
+    "Embed": "embed",
+    "Label": "label",
+    "Cluster": "cluster",
+    "Describe": "describe",
+    "DescribeInBatch": "describe_in_batch",
+    "CollectDescriptions": "collect_descriptions",
+    "Publish": "publish",
+    "RecordFailure": "record_failure",
+}
+"""Function of each ``${NameFunctionArn}`` in the workflow file: a module of ``functions``."""
+
+_SHUTDOWN_SECONDS = 10
+
+
+class LocalWorkflows:
+    """Executions as threads of this process. Implements ``imageclust.ports.Workflows``.
+
+    Args:
+        store: the object store that Distributed Maps read from and write to.
+        home: the state folder, for batch jobs, which run as processes of their own.
+        data_bucket: the bucket that the workflow file calls ``${DataBucket}``.
+        listener: told every event of every execution, with the run's id.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        home: Path,
+        data_bucket: str = "data",
+        listener: Callable[[str, Event], None] | None = None,
+    ) -> None:
+        substitutions = {f"{name}FunctionArn": module for name, module in FUNCTIONS.items()}
+        substitutions |= {
+            "DataBucket": data_bucket,
+            "GpuJobQueueArn": "local",
+            "GpuJobDefinitionArn": "local",
+        }
+        self._definition = load_definition(workflow_file(), substitutions)
+        self._tokens = TokenBroker()
+        self._resources = _Machine(store, home)
+        self._listener = listener
+        self._running: dict[str, tuple[Workflow, threading.Thread]] = {}
+        self._ended: dict[str, Execution] = {}
+        self._lock = threading.Lock()
+
+    def start(self, run_id: str, request: JSON) -> None:
+        """Start a run in a thread; a run that is alive already is left alone."""
+        with self._lock:
+            if run_id in self._running:
+                return
+            workflow = Workflow(
+                self._definition, resources=self._resources, tokens=self._tokens
+            )
+            thread = threading.Thread(
+                target=self._run, args=(workflow, run_id, request), name=run_id, daemon=True
+            )
+            self._running[run_id] = (workflow, thread)
+            thread.start()
+
+    def wait(self, run_id: str) -> Execution:
+        """Block until the run ends, and take its execution; interruptible from the keyboard."""
+        with self._lock:
+            found = self._running.get(run_id)
+        if found:
+            while found[1].is_alive():
+                found[1].join(0.2)
+        with self._lock:
+            if run_id not in self._ended:
+                raise NotFound(f"no run '{run_id}' has run here")
+            return self._ended.pop(run_id)
+
+    def stop(self, run_id: str, reason: str) -> None:  # noqa: ARG002 - Step Functions keeps it
+        with self._lock:
+            found = self._running.get(run_id)
+        if found:
+            found[0].stop()
+
+    def running(self, run_id: str) -> bool:
+        with self._lock:
+            return run_id in self._running
+
+    def succeed(self, token: str, output: JSON) -> None:
+        try:
+            self._tokens.send_task_success(token, output)
+        except (TaskDoesNotExist, TaskTimedOut) as error:
+            raise NotFound(str(error)) from error
+
+    def fail(self, token: str, error: str, cause: str) -> None:
+        try:
+            self._tokens.send_task_failure(token, error, cause)
+        except (TaskDoesNotExist, TaskTimedOut) as gone:
+            raise NotFound(str(gone)) from gone
+
+    def _run(self, workflow: Workflow, run_id: str, request: JSON) -> None:
+        listener = self._listener
+        told = None if listener is None else (lambda event: listener(run_id, event))
+        execution = workflow.run(request, name=run_id, listener=told)
+        with self._lock:
+            self._ended[run_id] = execution
+            del self._running[run_id]
+
+
+class _Machine:
+    """What this machine provides to a workflow: functions in process, jobs as processes."""
+
+    def __init__(self, store: ObjectStore, home: Path) -> None:
+        self._store = store
+        self._home = home
+
+    def invoke(self, function_name: str, payload: JSON) -> JSON:
+        module = importlib.import_module(f"functions.{function_name}")
+        answer: JSON = module.handler(payload, None)
+        return answer
+
+    def submit_job(self, arguments: JSON, *, cancel: threading.Event) -> JSON:
+        size = arguments.get("ArrayProperties", {}).get("Size", 1)
+        for index in range(size):
+            self._run_job(arguments["ContainerOverrides"]["Command"], index, cancel)
+        return {"JobName": arguments["JobName"], "Status": "SUCCEEDED"}
+
+    def read_object(self, bucket: str, key: str) -> Iterator[bytes]:
+        with self._store.path(keys.join_uri(bucket, key)).open("rb") as lines:
+            yield from lines
+
+    def write_object(self, bucket: str, key: str, data: bytes) -> None:
+        self._store.write(keys.join_uri(bucket, key), data, content_type="application/json")
+
+    def _run_job(self, command: Iterable[str], index: int, cancel: threading.Event) -> None:
+        environment = {
+            **os.environ,
+            "IMAGECLUST_HOME": str(self._home),
+            "AWS_BATCH_JOB_ARRAY_INDEX": str(index),
+        }
+        process = subprocess.Popen(  # noqa: S603 - our own module, arguments from the workflow
+            [sys.executable, "-m", "local.batch", *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while True:
+            try:
+                _, complaint = process.communicate(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if cancel.is_set():
+                    process.send_signal(signal.SIGTERM)
+                    try:
+                        process.wait(_SHUTDOWN_SECONDS)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+        if process.returncode:
+            last = complaint.strip().splitlines()[-1:] or ["no message"]
+            raise Permanent(f"the embedding job ended with code {process.returncode}: {last[0]}")
+
+
+def workflow_file() -> Path:
+    """The workflow file: the one that the stack deploys."""
+    return Path(statemachine.__path__[0]) / "cluster_images.asl.json"

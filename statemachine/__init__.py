@@ -1,0 +1,1 @@
+"""The workflow file and the contract examples of its states, as data."""
