@@ -10,7 +10,8 @@ What a decoded picture is:
 - turned upright, by EXIF or by the container;
 - see-through parts laid over white (noted);
 - eight bits a channel, RGB; grey and CMYK are converted, embedded colour profiles are not applied;
-- whole: a file that ends early is rejected as ``truncated``, never half shown. A picture whose
+- whole: a file that ends early is rejected as ``truncated``, never half shown (of an animated GIF,
+  only the first frame has to be there). A picture whose
   lower half is grey would be clustered with other grey pictures, and nobody would be told.
 """
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from imageclust.errors import RejectedImage
 from imageclust.images.header import Header, read_header
+from imageclust.images.heic import decode_heic
 from imageclust.images.scale import Pixels, shrink
 
 # Broken files are reported as rejected images, not as lines of the codec on the user's terminal.
@@ -36,6 +38,7 @@ _REDUCED = {
 }
 _CODEC_PIXELS = 2**30
 _WHITE = 255
+_GIF_TRAILER = b"\x3b"
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def decode_image(
     header = read_header(data)
     _check_limits(header, limits)
     factor = _jpeg_factor(header, min_side) if header.format == "jpeg" else 1
-    raw = _imdecode(data, header, factor)
+    raw = _decode_pixels(data, header, factor)
     width, height = _full_size(raw, header, factor)
     notes = _notes(header)
     rgb = _reduce(_to_rgb(raw, header), min_side)
@@ -165,14 +168,14 @@ def _jpeg_factor(header: Header, min_side: int) -> int:
     return next((f for f in (8, 4, 2) if short // f >= min_side), 1)
 
 
-def _imdecode(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generic]:
-    flags = cv2.IMREAD_IGNORE_ORIENTATION
-    if header.alpha:
-        flags |= cv2.IMREAD_UNCHANGED
-    else:
-        flags |= cv2.IMREAD_COLOR_RGB | _REDUCED.get(factor, 0)
+def _decode_pixels(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generic]:
+    """(h, w, 3) uint8 RGB; from HEIC and where there is alpha, (h, w[, 3 or 4]) in BGR order."""
+    if not header.complete:
+        raise _undecodable(header)
+    if header.first_frame_end is not None:
+        data = data[: header.first_frame_end] + _GIF_TRAILER
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = decode_heic(data) if header.format == "heic" else _imdecode(data, header, factor)
     except MemoryError:
         raise _out_of_memory() from None
     except cv2.error as error:
@@ -181,8 +184,17 @@ def _imdecode(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generi
         raise _undecodable(header) from None
     if pixels is None or pixels.size == 0:
         raise _undecodable(header)
-    decoded: npt.NDArray[np.generic] = pixels
-    return decoded
+    return pixels
+
+
+def _imdecode(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generic] | None:
+    flags = cv2.IMREAD_IGNORE_ORIENTATION
+    if header.alpha:
+        flags |= cv2.IMREAD_UNCHANGED
+    else:
+        flags |= cv2.IMREAD_COLOR_RGB | _REDUCED.get(factor, 0)
+    pixels: npt.NDArray[np.generic] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return pixels
 
 
 def _out_of_memory() -> RejectedImage:
@@ -193,7 +205,10 @@ def _undecodable(header: Header) -> RejectedImage:
     name = header.format.upper()
     if not header.complete:
         return RejectedImage("truncated", f"This {name} ends early; the file is cut short.")
-    return RejectedImage("corrupt", f"The picture data of this {name} is damaged.")
+    return RejectedImage(
+        "corrupt",
+        f"The picture data of this {name} is damaged, or of a kind that is not read here.",
+    )
 
 
 def _full_size(raw: npt.NDArray[np.generic], header: Header, factor: int) -> tuple[int, int]:
@@ -202,7 +217,9 @@ def _full_size(raw: npt.NDArray[np.generic], header: Header, factor: int) -> tup
     stated = (header.width, header.height)
     if factor > 1:
         return stated
-    if stated not in ((width, height), (height, width)):
+    # AVIF and HEIC may state a larger coded size and show a part of it.
+    cropped = header.format in ("avif", "heic") and width * height <= stated[0] * stated[1]
+    if stated not in ((width, height), (height, width)) and not cropped:
         raise RejectedImage(
             "corrupt",
             f"The header says {header.width} × {header.height} pixels, "
@@ -223,25 +240,27 @@ def _notes(header: Header) -> tuple[str, ...]:
 
 def _to_rgb(raw: npt.NDArray[np.generic], header: Header) -> Pixels:
     """Any codec output → (h, w, 3) uint8 RGB; see-through parts over white."""
-    if not header.alpha:
+    if not header.alpha and header.format != "heic":
         return raw.astype(np.uint8, copy=False)
     if raw.ndim == 2:
         return _grey_to_rgb(_to_8_bit(raw))
     rgb = np.empty((*raw.shape[:2], 3), np.uint8)
+    # libtiff multiplies the colours of its 8-bit pictures by alpha before we see them.
+    premultiplied = header.format == "tiff" and raw.dtype == np.uint8
     # In bands of rows: the float copies of a 200-megapixel picture would not fit in memory.
     rows = max(1, 2**20 // raw.shape[1])
     for top in range(0, raw.shape[0], rows):
-        rgb[top : top + rows] = _over_white(_to_8_bit(raw[top : top + rows]))
+        rgb[top : top + rows] = _over_white(_to_8_bit(raw[top : top + rows]), premultiplied)
     return rgb
 
 
-def _over_white(band: Pixels) -> Pixels:
-    if band.shape[2] == 3:
-        return np.ascontiguousarray(band[:, :, ::-1])
-    if band.shape[2] == 2:
-        colour, alpha = band[:, :, :1].repeat(3, axis=2), band[:, :, 1:]
-    else:
-        colour, alpha = band[:, :, 2::-1], band[:, :, 3:]
+def _over_white(band: Pixels, premultiplied: bool) -> Pixels:
+    """(h, w, 3 or 4) BGR(A) → RGB."""
+    colour, alpha = band[:, :, 2::-1], band[:, :, 3:]
+    if alpha.size == 0:
+        return np.ascontiguousarray(colour)
+    if premultiplied:
+        return np.asarray(cv2.add(colour, _WHITE - alpha.repeat(3, axis=2)), np.uint8)
     share = alpha.astype(np.float32) / _WHITE
     blended = colour * share + _WHITE * (1 - share)
     return np.rint(blended).astype(np.uint8)

@@ -32,10 +32,11 @@ class Header:
         bits: bits a channel (at least 8 are counted when memory is estimated).
         alpha: the file may be see-through.
         frames: pictures of an animation, or pages.
-        orientation: 1..8 still to be applied by us; containers that rotate in the codec say 1.
+        orientation: 1..8, to be applied after the codec; 1 where the codec does it (TIFF, HEIC).
         exif: the raw EXIF block, if one was found.
         complete: False when the container plainly ends too early.
         progressive: a JPEG whose coefficients are all held in memory at once.
+        first_frame_end: of a GIF, the offset after its first frame; later frames are not decoded.
     """
 
     format: str
@@ -49,6 +50,7 @@ class Header:
     exif: bytes | None = None
     complete: bool = True
     progressive: bool = False
+    first_frame_end: int | None = None
 
 
 def read_header(data: bytes) -> Header:
@@ -286,38 +288,43 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _gif(data: bytes) -> Header:
     width, height, packed = struct.unpack_from("<HHB", data, 6)
-    at = 13 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
-    frames, alpha, complete, partial_canvas = 0, False, False, False
+    at = 13 + _gif_table(packed)
+    frames, alpha, first_end = 0, False, 0
     for _ in range(_MAX_STEPS):
         block = data[at : at + 1]
-        if block == b"\x3b":
-            complete = True
-            break
         if block == b"\x21":
-            if data[at + 1 : at + 2] == b"\xf9" and frames == 0 and data[at + 3 : at + 4]:
+            if data[at + 1 : at + 2] == b"\xf9" and frames == 0:
                 alpha = bool(data[at + 3] & 1)
             at = _gif_blocks(data, at + 2)
-        elif block == b"\x2c" and at + 10 <= len(data):
+        elif block == b"\x2c":
             left, top, across, down, packed = struct.unpack_from("<HHHHB", data, at + 1)
+            at = _gif_blocks(data, at + 11 + _gif_table(packed))
             if frames == 0:
-                partial_canvas = (left, top, across, down) != (0, 0, width, height)
+                alpha = alpha or (left, top, across, down) != (0, 0, width, height)
                 width, height = max(width, left + across), max(height, top + down)
-            frames += 1
-            at += 10 + (3 << (packed & 7) + 1 if packed & 0x80 else 0)
-            at = _gif_blocks(data, at + 1)
+                first_end = at
+            frames += at <= len(data) or frames == 0
         else:
             break
+        if at >= len(data):
+            break
     if frames == 0:
-        raise RejectedImage("truncated", "This GIF ends before its first picture.")
+        raise RejectedImage("corrupt", "This GIF has no picture in it.")
     return Header(
         format="gif",
         width=width,
         height=height,
         channels=4,
-        alpha=alpha or partial_canvas,
+        alpha=alpha,
         frames=frames,
-        complete=complete,
+        complete=first_end <= len(data),
+        first_frame_end=first_end,
     )
+
+
+def _gif_table(packed: int) -> int:
+    """Bytes of a colour table."""
+    return 3 << (packed & 7) + 1 if packed & 0x80 else 0
 
 
 def _gif_blocks(data: bytes, at: int) -> int:
@@ -420,16 +427,17 @@ def _tiff(data: bytes) -> Header:
         except struct.error:
             break
         frames += 1
-    channels = tags.get(277, 1)
+    channels, bits = tags.get(277, 1), tags.get(258, 1)
+    if bits > 16 or tags.get(339, 1) == 3:
+        raise RejectedImage("unsupported", f"This TIFF holds {bits}-bit values; 8 and 16 are read.")
     return Header(
         format="tiff",
         width=max(width, tags.get(322, 0)),
         height=max(height, tags.get(323, 0)),
         channels=max(channels, 3),
-        bits=max(tags.get(258, 1), 8),
-        alpha=338 in tags and channels in (2, 4),
+        bits=max(bits, 8),
+        alpha=338 in tags and channels == 4,
         frames=frames,
-        orientation=tags.get(274, 1) if 1 <= tags.get(274, 1) <= 8 else 1,
         exif=None if big else data,
     )
 
@@ -493,6 +501,24 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
         at = stop
 
 
+# EXIF orientation that equals (quarter turns anticlockwise, then a mirror: 0 top to bottom, 1 left
+# to right), ISO/IEC 23008-12 6.5.10 and 6.5.12.
+_TURNS: dict[tuple[int, int | None], int] = {
+    (0, None): 1,
+    (1, None): 8,
+    (2, None): 3,
+    (3, None): 6,
+    (0, 0): 4,
+    (1, 0): 5,
+    (2, 0): 2,
+    (3, 0): 7,
+    (0, 1): 2,
+    (1, 1): 7,
+    (2, 1): 4,
+    (3, 1): 5,
+}
+
+
 def _heif(data: bytes) -> Header:
     brands = _brands(data)
     name = "avif" if brands & _AVIF_BRANDS else "heic"
@@ -503,16 +529,20 @@ def _heif(data: bytes) -> Header:
     body, stop = top[b"meta"]
     meta = {kind: (at, to) for kind, at, to in _boxes(data, body + 4, min(stop, len(data)))}
     width = height = 0
-    bits, alpha = 8, False
+    bits, alpha, quarters, mirror = 8, False, 0, None
     for kind, at, to in _properties(data, meta):
-        if kind == b"ispe":
+        if kind == b"irot":
+            quarters = data[at] & 3
+        elif kind == b"imir":
+            mirror = data[at] & 1
+        elif kind == b"ispe":
             across, down = struct.unpack_from(">II", data, at + 4)
             if across * down > width * height:
                 width, height = across, down
         elif kind == b"pixi" and data[at + 4] > 0:
             bits = max(bits, data[at + 5])
         elif kind == b"auxC":
-            alpha = alpha or b"alpha" in data[at:to]
+            alpha = alpha or b":alpha" in data[at:to] or b"hevc:2015:auxid:1" in data[at:to]
     if not width or not height:
         raise RejectedImage("corrupt", f"This {name.upper()} does not say how large it is.")
     exif = _heif_exif(data, meta)
@@ -523,7 +553,8 @@ def _heif(data: bytes) -> Header:
         channels=4 if alpha else 3,
         bits=bits,
         alpha=alpha,
-        frames=2 if b"moov" in top and brands & {b"avis", b"msf1", b"hevc", b"hevx"} else 1,
+        frames=_samples(data, *top[b"moov"]) if b"moov" in top else 1,
+        orientation=_TURNS[quarters, mirror] if name == "avif" else 1,
         exif=exif,
         complete=complete,
     )
@@ -536,6 +567,17 @@ def _properties(data: bytes, meta: _Spans) -> Iterator[tuple[bytes, int, int]]:
     for kind, body, stop in _boxes(data, *meta.get(b"iprp", (0, 0))):
         if kind == b"ipco":
             yield from _boxes(data, body, min(stop, len(data)))
+
+
+def _samples(data: bytes, body: int, stop: int) -> int:
+    """Frames of the longest track of an image sequence: the sample count of its ``stsz`` box."""
+    most = 1
+    for kind, at, to in _boxes(data, body, min(stop, len(data))):
+        if kind in (b"trak", b"mdia", b"minf", b"stbl"):
+            most = max(most, _samples(data, at, to))
+        elif kind == b"stsz":
+            most = max(most, struct.unpack_from(">I", data, at + 8)[0])
+    return most
 
 
 def _heif_exif(data: bytes, meta: _Spans) -> bytes | None:
@@ -612,11 +654,15 @@ def _codestream(data: bytes, at: int) -> Header:
         raise RejectedImage("corrupt", "This JPEG 2000 does not begin with its size.")
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
     channels, depth = struct.unpack_from(">HB", data, at + 40)
+    if channels not in (1, 3, 4):
+        raise RejectedImage(
+            "unsupported", f"This JPEG 2000 has {channels} channels; 1, 3 and 4 are read."
+        )
     return Header(
         format="jp2",
         width=max(right - left, 0),
         height=max(bottom - top, 0),
         channels=channels,
         bits=max((depth & 0x7F) + 1, 8),
-        alpha=channels in (2, 4),
+        alpha=channels == 4,
     )
