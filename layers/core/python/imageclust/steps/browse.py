@@ -354,7 +354,7 @@ def _cluster_view(services: Services, item: JSON) -> ClusterView:
 def _member_view(services: Services, item: JSON) -> MemberView:
     return MemberView(
         image_id=item["image_id"],
-        path=item.get("path", ""),
+        path=_shown(item.get("path", "")),
         rank=item["rank"],
         margin=item.get("margin"),
         status=item.get("status", "clustered"),
@@ -365,11 +365,11 @@ def _member_view(services: Services, item: JSON) -> MemberView:
 def _file_view(services: Services, item: JSON) -> FileView:
     image_id = item.get("image_id") or None
     return FileView(
-        path=item["path"],
+        path=_shown(item["path"]),
         status=item["status"],
         image_id=image_id,
         cluster_id=item.get("cluster_id") or None,
-        duplicate_of=item.get("duplicate_of") or None,
+        duplicate_of=_shown(item.get("duplicate_of") or "") or None,
         reason=item.get("reason") or None,
         thumbnail=_thumbnail(services, image_id) if image_id else None,
     )
@@ -383,6 +383,11 @@ def _place_view(item: JSON, run_id: str) -> PlaceView:
         cluster_id=item.get("cluster_id") or None,
         rank=item.get("rank"),
     )
+
+
+def _shown(path: str) -> str:
+    """The path as text that JSON can carry: bytes that are not UTF-8 shown as escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _thumbnail(services: Services, image_id: str) -> str:
