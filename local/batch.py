@@ -4,6 +4,7 @@ import sys
 
 from imageclust import batch
 from imageclust.wiring import use
+
 from local.home import find_home, open_services
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import get_args
 
 from imageclust.errors import ImageclustError, InvalidInput
 from imageclust.models import JSON, Method, Mode, RunConfig
+
 from local.home import find_home, model_folders
 
 DONE, FAILED, REFUSED = 0, 1, 2

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imageclust.wiring import Services, local_services
+
 from local.runner import Event
 from local.workflows import LocalWorkflows
 

@@ -1,7 +1,7 @@
 """A progress bar for each stage of a run, on the terminal."""
 
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Never, Self, TextIO
 
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bars: dict[str, "tqdm[None]"] = {}
+        self._bars: dict[str, tqdm[None]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +44,7 @@ class Progress:
         if stage is None or event.child is not None:
             return
         if event.kind == "entered" and stage not in self._bars:
-            self._bars[stage] = tqdm(
+            bar: tqdm[Never] = tqdm(
                 desc=f"{stage:<9}",
                 total=None if event.type == "Map" else 1,
                 position=len(self._bars),
@@ -52,9 +52,10 @@ class Progress:
                 bar_format="{desc}{bar:30} {n_fmt}/{total_fmt} [{elapsed}]",
                 dynamic_ncols=True,
             )
-        bar = self._bars.get(stage)
-        if bar is None:
+            self._bars[stage] = bar
+        if stage not in self._bars:
             return
+        bar = self._bars[stage]
         if event.kind == "progress":
             bar.total = event.total
             bar.n = event.done

@@ -20,6 +20,7 @@ from imageclust.errors import AlreadyRunning, InvalidInput, Permanent
 from imageclust.models import JSON, RunConfig, check_collection_name
 from imageclust.steps.start_run import cancel_run, start_run
 from imageclust.wiring import Services, use
+
 from local.home import open_services
 from local.progress import Progress
 from local.workflows import LocalWorkflows
@@ -63,7 +64,7 @@ def run_folder(
     services = open_services(home, listener=progress.tell, exclude=[out])
     use(services)
     with _only_one(home, name), progress:
-        _link(services, home, name, photos)
+        _link(home, name, photos)
         record = _run(services, name, config)
     if record["state"] == "SUCCEEDED":
         copy_results(services, record, out)
@@ -186,7 +187,7 @@ def _name_for(photos: Path) -> str:
     return f"{slug}-{digest}" if slug else f"photos-{digest}"
 
 
-def _link(services: Services, home: Path, collection: str, photos: Path) -> None:
+def _link(home: Path, collection: str, photos: Path) -> None:
     """Let ``uploads/COLLECTION`` be the folder itself: photos are read where they lie."""
     link = home / "uploads" / collection
     if link.is_symlink():

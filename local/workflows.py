@@ -8,12 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import statemachine
 from imageclust import keys
 from imageclust.errors import NotFound, Permanent
 from imageclust.models import JSON
 from imageclust.ports import ObjectStore
+
+import statemachine
 from local.runner import (
     Event,
     Execution,
@@ -77,9 +79,7 @@ class LocalWorkflows:
         with self._lock:
             if run_id in self._running:
                 return
-            workflow = Workflow(
-                self._definition, resources=self._resources, tokens=self._tokens
-            )
+            workflow = Workflow(self._definition, resources=self._resources, tokens=self._tokens)
             thread = threading.Thread(
                 target=self._run, args=(workflow, run_id, request), name=run_id, daemon=True
             )
@@ -136,12 +136,11 @@ class _Machine:
         self._store = store
         self._home = home
 
-    def invoke(self, function_name: str, payload: JSON) -> JSON:
+    def invoke(self, function_name: str, payload: Any) -> Any:
         module = importlib.import_module(f"functions.{function_name}")
-        answer: JSON = module.handler(payload, None)
-        return answer
+        return module.handler(payload, None)
 
-    def submit_job(self, arguments: JSON, *, cancel: threading.Event) -> JSON:
+    def submit_job(self, arguments: Any, *, cancel: threading.Event) -> Any:
         size = arguments.get("ArrayProperties", {}).get("Size", 1)
         for index in range(size):
             self._run_job(arguments["ContainerOverrides"]["Command"], index, cancel)

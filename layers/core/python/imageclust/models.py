@@ -109,8 +109,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return int(value)
     plain = tuple(kind for kind in kinds if kind is not type(None))
     if isinstance(value, bool) or not isinstance(value, plain):
-        words = " or ".join({"int": "a whole number", "str": "text"}.get(k.__name__, "a number")
-                            for k in plain)
+        words = " or ".join(
+            {"int": "a whole number", "str": "text"}.get(k.__name__, "a number") for k in plain
+        )
         raise InvalidInput(f"{name} must be {words}, not {value!r}")
     return value
 
@@ -178,8 +179,13 @@ class FileSeen:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{name: data.get(name) for name in ("path", "uri", "size")},
-                   image_id=data.get("image_id"), reason=data.get("reason"))  # type: ignore[arg-type]
+        return cls(
+            path=data["path"],
+            uri=data["uri"],
+            size=int(data["size"]),
+            image_id=data.get("image_id"),
+            reason=data.get("reason"),
+        )
 
     def to_json(self) -> JSON:
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}

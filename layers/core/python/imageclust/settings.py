@@ -49,7 +49,7 @@ class Settings:
             text = environment.get(field.name.upper())
             if text is None:
                 continue
-            kind = type(field.default)
+            kind: type[str | int | float] = type(getattr(cls, field.name))
             if kind is bool:
                 values[field.name] = text.lower() in ("1", "true", "yes", "on")
                 continue

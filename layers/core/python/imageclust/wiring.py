@@ -37,8 +37,9 @@ class Services:
     """Every port, bound to one side of the world.
 
     ``decode`` turns file contents into pictures of at least the given short side, in order, a
-    rejection standing where one cannot be decoded. The ``open_`` functions take the name of a model as a run's configuration gives it
-    (``auto`` included); weights are loaded at first use, so opening only to read the key is cheap.
+    rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
+    model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
+    so opening only to read the key is cheap.
     """
 
     settings: Settings
@@ -71,11 +72,14 @@ def services() -> Services:
     return _current[0]
 
 
+LOCAL_SETTINGS = Settings(embed_batch=32, label_batch=32, quiet_seconds=5)
+
+
 def local_services(
     home: Path,
     *,
     workflows: Callable[[ObjectStore], Workflows],
-    settings: Settings = Settings(embed_batch=32, label_batch=32, quiet_seconds=5),
+    settings: Settings = LOCAL_SETTINGS,
     base_url: str = "http://127.0.0.1:8080",
     model_folders: Sequence[Path] = (),
     exclude: Sequence[Path] = (),
@@ -171,11 +175,21 @@ class _Models:
     def decode(
         self, contents: "Sequence[bytes]", min_side: int
     ) -> "Iterable[Processed | RejectedImage]":
-        from imageclust.images import process
+        from imageclust.images import Processed, decode_image, fingerprint, thumbnail
 
         def attempt(data: bytes) -> "Processed | RejectedImage":
             try:
-                return process(data, min_side=min_side)
+                decoded = decode_image(data, min_side=min_side)
+                return Processed(
+                    pixels=decoded.pixels,
+                    width=decoded.width,
+                    height=decoded.height,
+                    format=decoded.format,
+                    frames=decoded.frames,
+                    notes=decoded.notes,
+                    fingerprint=fingerprint(decoded, data),
+                    thumbnail=thumbnail(decoded),
+                )
             except RejectedImage as rejected:
                 return rejected
 

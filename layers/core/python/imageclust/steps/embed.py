@@ -18,6 +18,7 @@ from imageclust import keys
 from imageclust.errors import NotFound, Permanent, RejectedImage
 from imageclust.images import Processed
 from imageclust.models import JSON, ImageRef, to_json_lines
+from imageclust.ports import Key
 from imageclust.wiring import Services
 
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
@@ -51,7 +52,9 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
     stored = services.table.get_many(
         (keys.vector_pk(embedder.key, image.image_id), keys.POINTER_SK) for image in batch.images
     )
-    images = [image for image in batch.images if not _is_stored(services, embedder.key, image, stored)]
+    images = [
+        image for image in batch.images if not _is_stored(services, embedder.key, image, stored)
+    ]
     if not images:
         return {"shard": "", "embedded": 0, "rejected": 0, "reused": len(batch.images)}
 
@@ -139,18 +142,14 @@ def facts_of(item: Processed) -> JSON:
     }
 
 
-def _is_stored(
-    services: Services, embedder: str, image: ImageRef, stored: dict[keys.Key, JSON]
-) -> bool:
+def _is_stored(services: Services, embedder: str, image: ImageRef, stored: dict[Key, JSON]) -> bool:
     pointer = stored.get((keys.vector_pk(embedder, image.image_id), keys.POINTER_SK))
     if pointer is None:
         return False
     if "shard" not in pointer:
         return True
-    uri = keys.join_uri(
-        services.settings.data_bucket, keys.vector_key(embedder, pointer["shard"])
-    )
-    return services.store.size(uri) == pointer["size"]
+    uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, pointer["shard"]))
+    return services.store.size(uri) == int(pointer["size"])
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:

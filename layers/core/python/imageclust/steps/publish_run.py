@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from imageclust import keys
-from imageclust.errors import LawBroken
+from imageclust.errors import Conflict, LawBroken
 from imageclust.exports import Export, export_files
 from imageclust.labels import Label
 from imageclust.models import (
@@ -26,7 +26,7 @@ from imageclust.models import (
 )
 from imageclust.steps.describe_clusters import read_names
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
-from imageclust.steps.end_run import end_run
+from imageclust.steps.start_run import finish_run
 from imageclust.wiring import Services
 
 
@@ -84,10 +84,9 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         {**cluster, **_name_json(names[cluster["cluster_id"]]), "labels": top}
         for cluster, top in zip(clusters, _top_labels(services, request), strict=True)
     ]
-    services.table.put_many(
-        _items(services, request, outcomes, places, cluster_items, gathered, labels)
-    )
-    _index_vectors(services, request, gathered, places, labels)
+    found = _Found(outcomes, places, cluster_items, gathered, labels)
+    services.table.put_many(_items(services, request, found))
+    _index_vectors(services, request, found)
     seconds = {**request.seconds, "PublishRun": round(time.monotonic() - started, 3)}
     record: JSON = {
         "run_id": request.run_id,
@@ -123,12 +122,15 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     for name, (data, content_type) in export_files(export).items():
         uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
         services.store.write(uri, data, content_type=content_type)
-    end_run(
+    final = finish_run(
         services,
         request.collection,
         request.run_id,
-        {**record, "exports": keys.export_key(request.run_id, "")},
+        state="SUCCEEDED",
+        changes={**record, "exports": keys.export_key(request.run_id, "")},
     )
+    if final != "SUCCEEDED":
+        raise Conflict(f"the run {request.run_id} is over already: {final}")
     services.events.publish(
         "Run Published",
         {"run_id": request.run_id, "collection": request.collection, "counts": counts.to_json()},
@@ -212,18 +214,21 @@ def _name_json(name: ClusterName) -> JSON:
     return {**data, "described_by": data.pop("model")}
 
 
-def _items(
-    services: Services,
-    request: PublishRequest,
-    outcomes: list[Outcome],
-    places: dict[str, JSON],
-    clusters: list[JSON],
-    gathered: Gathered,
-    labels: dict[str, tuple[Label, ...]],
-) -> Iterator[JSON]:
+@dataclass(frozen=True)
+class _Found:
+    """What the run found, read back and joined."""
+
+    outcomes: list[Outcome]
+    places: dict[str, JSON]
+    clusters: list[JSON]
+    gathered: Gathered
+    labels: dict[str, tuple[Label, ...]]
+
+
+def _items(services: Services, request: PublishRequest, found: _Found) -> Iterator[JSON]:
     """Table items of the run: clusters, members, outliers, images and their place."""
     run_id = request.run_id
-    for cluster in clusters:
+    for cluster in found.clusters:
         yield {
             "pk": keys.run_pk(run_id),
             "sk": keys.cluster_sk(cluster["cluster_id"]),
@@ -232,7 +237,7 @@ def _items(
     paths: dict[str, list[str]] = {}
     uploads = services.settings.uploads_bucket
     prefix = keys.uploads_prefix(request.collection)
-    for outcome in outcomes:
+    for outcome in found.outcomes:
         yield {
             "pk": keys.run_pk(run_id),
             "sk": keys.file_sk(outcome.status, outcome.path),
@@ -240,10 +245,10 @@ def _items(
         }
         if outcome.image_id:
             paths.setdefault(outcome.image_id, []).append(outcome.path)
-    for image_id in gathered.image_ids:
-        place = places[image_id]
-        cluster = place["cluster_id"] or keys.OUTLIERS
-        fact = gathered.facts[image_id]
+    for image_id in found.gathered.image_ids:
+        place = found.places[image_id]
+        group = place["cluster_id"] or keys.OUTLIERS
+        fact = found.gathered.facts[image_id]
         member = {
             "run_id": run_id,
             "collection": request.collection,
@@ -255,7 +260,7 @@ def _items(
             "status": place["status"],
         }
         yield {
-            "pk": keys.member_pk(run_id, cluster, place["rank"]),
+            "pk": keys.member_pk(run_id, group, place["rank"]),
             "sk": keys.member_sk(place["rank"]),
             **member,
         }
@@ -269,32 +274,24 @@ def _items(
             "format": fact["format"],
             "notes": fact["notes"],
             "facts": fact["fingerprint"],
-            "labels": [label.to_json() for label in labels.get(image_id, ())],
+            "labels": [label.to_json() for label in found.labels.get(image_id, ())],
             "uri": keys.join_uri(uploads, prefix + min(paths[image_id])),
-            "thumbnail": keys.join_uri(
-                services.settings.data_bucket, keys.thumbnail_key(image_id)
-            ),
+            "thumbnail": keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image_id)),
         }
 
 
-def _index_vectors(
-    services: Services,
-    request: PublishRequest,
-    gathered: Gathered,
-    places: dict[str, JSON],
-    labels: dict[str, tuple[Label, ...]],
-) -> None:
+def _index_vectors(services: Services, request: PublishRequest, found: _Found) -> None:
     """Put the run's vectors into the collection's search index (zero vectors have no angle)."""
     index = keys.index_name(request.collection, request.plan["embedder"])
-    usable = np.flatnonzero(np.linalg.norm(gathered.vectors, axis=1) > 0)
-    services.index.create(index, gathered.vectors.shape[1])
-    ids = [gathered.image_ids[row] for row in usable]
+    usable = np.flatnonzero(np.linalg.norm(found.gathered.vectors, axis=1) > 0)
+    services.index.create(index, found.gathered.vectors.shape[1])
+    ids = [found.gathered.image_ids[row] for row in usable]
     metadata = [
         {
             "image_id": image_id,
-            "cluster_id": places[image_id]["cluster_id"],
-            "labels": [label.name for label in labels.get(image_id, ())[:10]],
+            "cluster_id": found.places[image_id]["cluster_id"],
+            "labels": [label.name for label in found.labels.get(image_id, ())[:10]],
         }
         for image_id in ids
     ]
-    services.index.put(index, ids, gathered.vectors[usable], metadata)
+    services.index.put(index, ids, found.gathered.vectors[usable], metadata)

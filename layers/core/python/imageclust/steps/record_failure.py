@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imageclust import errors
-from imageclust.models import JSON
-from imageclust.steps.end_run import end_run
+from imageclust.models import JSON, RunState
+from imageclust.steps.start_run import finish_run
 from imageclust.wiring import Services
 
 
@@ -36,19 +36,19 @@ class Failure:
 
 def record_failure(services: Services, failure: Failure) -> JSON:
     """Store the failure with advice. ``INVALID``: the input is at fault; ``FAILED``: we are."""
-    state = "INVALID" if failure.error in _input_errors() else "FAILED"
+    state: RunState = "INVALID" if failure.error in _input_errors() else "FAILED"
     told = {
         "state": failure.state,
         "error": failure.error,
         "cause": failure.cause,
         "advice": _advice(failure, state),
     }
-    end_run(
+    finish_run(
         services,
         failure.collection,
         failure.run_id,
-        {
-            "state": state,
+        state=state,
+        changes={
             "failure": told,
             "seconds": failure.seconds,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
