@@ -1,7 +1,8 @@
 """What both vector indexes accept: the limits of S3 Vectors, checked in one place."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from imageclust.errors import InvalidInput
 
 MAX_DIMENSION = 4096
 MAX_TOP_K = 10_000
+#: Metadata that is kept but cannot be filtered by; S3 Vectors fixes these when it makes an index.
+NON_FILTERABLE = ("image_id", "title", "uri")
+_MAX_METADATA_BYTES = 40 * 1024
+_MAX_FILTERABLE_BYTES = 2 * 1024
+_FIELD = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _INDEX = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -52,3 +58,37 @@ def check_query(vector: NDArray[Any], *, dimension: int, top_k: int) -> NDArray[
     if not np.isfinite(length) or length == 0:
         raise InvalidInput("A vector of zeros, NaN or infinity has no direction to compare.")
     return np.asarray(aim / length, dtype=np.float32)
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> str:
+    """The metadata of one vector as JSON text; InvalidInput for what S3 Vectors would refuse.
+
+    Values are text, numbers, booleans, or lists of them.
+    """
+    for name, value in metadata.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not _FIELD.fullmatch(name) or not all(isinstance(p, str | int | float) for p in parts):
+            raise InvalidInput(
+                f"Metadata {name!r} must be text, a number, a boolean or a list of them."
+            )
+    try:
+        text = json.dumps(metadata, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise InvalidInput(f"The metadata of a vector is not JSON: {error}.") from error
+    filterable = {name: value for name, value in metadata.items() if name not in NON_FILTERABLE}
+    size, open_size = (len(json.dumps(m).encode()) for m in (metadata, filterable))
+    if size > _MAX_METADATA_BYTES or open_size > _MAX_FILTERABLE_BYTES:
+        raise InvalidInput(
+            f"The metadata of a vector takes {size} bytes, {open_size} of them to filter by; "
+            f"the limits are {_MAX_METADATA_BYTES} and {_MAX_FILTERABLE_BYTES}."
+        )
+    return text
+
+
+def check_filter(where: Mapping[str, Any]) -> None:
+    """Raise InvalidInput unless every test compares a filterable field with one value."""
+    for name, value in where.items():
+        if not _FIELD.fullmatch(name) or name in NON_FILTERABLE:
+            raise InvalidInput(f"Vectors cannot be filtered by {name!r}.")
+        if not isinstance(value, str | int | float):
+            raise InvalidInput(f"A filter compares {name} with text, a number or a boolean.")

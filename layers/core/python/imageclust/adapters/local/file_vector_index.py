@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclust.adapters.local.sqlite_table import open_database, table_error
-from imageclust.adapters.vectors import check_index, check_query, check_vectors
+from imageclust.adapters.vectors import (
+    check_filter,
+    check_index,
+    check_metadata,
+    check_query,
+    check_vectors,
+)
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
 from imageclust.models import JSON
 from imageclust.ports import VectorMatch
 
 _BLOCK_ROWS = 16_384
-_FIELD = re.compile(r"[A-Za-z0-9_.-]+")
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS header (dimension INTEGER NOT NULL, used INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS vectors "
@@ -66,12 +70,13 @@ class FileVectorIndex:
             rows = check_vectors(ids, vectors, metadata, dimension=dimension)
             if not len(rows):
                 return
+            texts = [check_metadata(record) for record in metadata]
             lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
             unit = np.ascontiguousarray(rows / lengths, dtype="<f4")
             last = {name: number for number, name in enumerate(ids)}
             db.execute("BEGIN IMMEDIATE")
             try:
-                self._append(db, index, last, unit, metadata)
+                self._append(db, index, last, unit, texts)
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
@@ -87,6 +92,7 @@ class FileVectorIndex:
         where: Mapping[str, Any] | None = None,
     ) -> tuple[VectorMatch, ...]:
         """The ``top_k`` nearest, nearest first, ties by id. Peak memory: one score a vector."""
+        check_filter(where or {})
         with self._database(index) as db:
             db.execute("BEGIN")  # one state for the header, the filter and the answers
             dimension, used = _header(db, index)
@@ -121,7 +127,7 @@ class FileVectorIndex:
         index: str,
         last: Mapping[str, int],
         unit: NDArray[np.float32],
-        metadata: Sequence[JSON],
+        texts: Sequence[str],
     ) -> None:
         # Read again inside the transaction: another writer may have appended meanwhile.
         dimension, used = _header(db, index)
@@ -137,8 +143,7 @@ class FileVectorIndex:
                     db.execute("INSERT INTO replaced VALUES (?)", old)
                 row = used + len(fresh)
                 fresh.append(number)
-            text = json.dumps(metadata[number], allow_nan=False, separators=(",", ":"))
-            records.append((name, row, text))
+            records.append((name, row, texts[number]))
         if fresh:
             self._write_rows(index, used * dimension * 4, unit[fresh])
         db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", records)
@@ -206,17 +211,13 @@ def _chosen_rows(
     parameters: list[str | int | float] = []
     extra: list[str | int | float]
     for name, value in where.items():
-        if not _FIELD.fullmatch(name):
-            raise InvalidInput(f"{name!r} cannot name a metadata field.")
         match value:
             case bool():
                 test, extra = f"type = '{str(value).lower()}'", []
             case int() | float():
                 test, extra = "type IN ('integer', 'real') AND value = ?", [value]
-            case str():
-                test, extra = "type = 'text' AND value = ?", [value]
             case _:
-                raise InvalidInput(f"A filter compares with text, numbers or booleans: {name}.")
+                test, extra = "type = 'text' AND value = ?", [value]
         # json_each gives a scalar as one row and a list as its elements: equal, or contains.
         conditions.append(f"EXISTS (SELECT 1 FROM json_each(metadata, ?) WHERE {test})")  # noqa: S608
         parameters += [f'$."{name}"', *extra]

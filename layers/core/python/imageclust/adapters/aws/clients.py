@@ -1,0 +1,92 @@
+"""boto3 clients, made at their first use, with the retries and time-outs that suit each service."""
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_rekognition import RekognitionClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3vectors import S3VectorsClient
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+
+class Clients:
+    """One session and at most one client a service, shared by all adapters and threads.
+
+    Args:
+        region: the region; None takes it from the environment.
+        retry_attempts: calls that botocore makes at most for one request (Rekognition has its
+            own, paced retries).
+    """
+
+    def __init__(self, *, region: str | None = None, retry_attempts: int = 8) -> None:
+        self._session = boto3.Session(region_name=region)
+        self._attempts = retry_attempts
+        # A session may be shared, but making clients from it is not thread-safe.
+        self._lock = threading.Lock()
+
+    @cached_property
+    def s3(self) -> "S3Client":
+        with self._lock:
+            return self._session.client("s3", config=self._config(read=60))
+
+    @cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        with self._lock:
+            return self._session.client("dynamodb", config=self._config(read=10))
+
+    @cached_property
+    def s3vectors(self) -> "S3VectorsClient":
+        with self._lock:
+            return self._session.client("s3vectors", config=self._config(read=60, adaptive=True))
+
+    @cached_property
+    def rekognition(self) -> "RekognitionClient":
+        # One attempt: RekognitionLabeler retries at its own pace, which counts every request.
+        with self._lock:
+            return self._session.client("rekognition", config=self._config(read=30, attempts=1))
+
+    @cached_property
+    def bedrock(self) -> "BedrockClient":
+        with self._lock:
+            return self._session.client("bedrock", config=self._config(read=30))
+
+    @cached_property
+    def bedrock_runtime(self) -> "BedrockRuntimeClient":
+        with self._lock:
+            return self._session.client("bedrock-runtime", config=self._config(read=120))
+
+    @cached_property
+    def stepfunctions(self) -> "SFNClient":
+        with self._lock:
+            return self._session.client("stepfunctions", config=self._config(read=30))
+
+    @cached_property
+    def scheduler(self) -> "EventBridgeSchedulerClient":
+        with self._lock:
+            return self._session.client("scheduler", config=self._config(read=30))
+
+    @cached_property
+    def events(self) -> "EventBridgeClient":
+        with self._lock:
+            return self._session.client("events", config=self._config(read=30))
+
+    def _config(self, *, read: int, attempts: int | None = None, adaptive: bool = False) -> Config:
+        return Config(
+            connect_timeout=5,
+            read_timeout=read,
+            max_pool_connections=32,
+            retries={
+                "mode": "adaptive" if adaptive else "standard",
+                "total_max_attempts": attempts or self._attempts,
+            },
+        )

@@ -1,0 +1,104 @@
+"""Objects in S3."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from imageclust.adapters.aws.clients import Clients
+from imageclust.adapters.aws.failures import translated
+from imageclust.errors import InvalidInput, NotFound
+from imageclust.keys import join_uri, split_uri
+from imageclust.ports import StoredObject
+
+
+class S3Store:
+    """Buckets of S3.
+
+    Args:
+        clients: the AWS clients.
+        cache: folder for what ``path`` downloads; None means one in the system's temporary folder.
+    """
+
+    def __init__(self, clients: Clients, *, cache: Path | None = None) -> None:
+        self._clients = clients
+        self._cache = cache or Path(tempfile.gettempdir()) / "imageclust-objects"
+
+    def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Objects under ``prefix`` in S3's order, which is bytewise.
+
+        The empty objects with a slash at the end that consoles make for folders are left out.
+        """
+        with translated(f"s3://{bucket}/{prefix}"):
+            pages = self._clients.s3.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    if entry["Key"].endswith("/") and not entry["Size"]:
+                        continue
+                    yield StoredObject(
+                        uri=join_uri(bucket, entry["Key"]),
+                        size=entry["Size"],
+                        etag=entry["ETag"].strip('"'),
+                    )
+
+    def read(self, uri: str) -> bytes:
+        """The whole object. Raises NotFound."""
+        bucket, key = split_uri(uri)
+        with translated(uri):
+            return self._clients.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def write(self, uri: str, data: bytes, *, content_type: str = "") -> None:
+        """Create or replace the object, all or nothing."""
+        _check_key(uri)
+        bucket, key = split_uri(uri)
+        extra: dict[str, Any] = {"ContentType": content_type} if content_type else {}
+        with translated(uri):
+            self._clients.s3.put_object(Bucket=bucket, Key=key, Body=data, **extra)
+
+    def size(self, uri: str) -> int | None:
+        """Bytes of the object, None if there is none."""
+        bucket, key = split_uri(uri)
+        try:
+            with translated(uri):
+                return self._clients.s3.head_object(Bucket=bucket, Key=key)["ContentLength"]
+        except NotFound:
+            return None
+
+    def delete(self, uri: str) -> None:
+        """Remove the object; absent is no error."""
+        bucket, key = split_uri(uri)
+        with translated(uri):
+            self._clients.s3.delete_object(Bucket=bucket, Key=key)
+
+    def path(self, uri: str) -> Path:
+        """A copy in the cache folder, downloaded once for each version of the object."""
+        bucket, key = split_uri(uri)
+        with translated(uri):
+            etag = self._clients.s3.head_object(Bucket=bucket, Key=key)["ETag"]
+            name = hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
+            path = self._cache / (name + PurePosixPath(key).suffix[:16])
+            if path.exists():
+                return path
+            body = self._clients.s3.get_object(Bucket=bucket, Key=key, IfMatch=etag)["Body"]
+            self._cache.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._cache)
+            try:
+                with os.fdopen(descriptor, "wb") as stream:
+                    for chunk in body.iter_chunks(1 << 20):
+                        stream.write(chunk)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        return path
+
+
+def _check_key(uri: str) -> None:
+    """Raise InvalidInput for a key that S3 would take but no folder of files could hold."""
+    key = split_uri(uri)[1]
+    if "\0" in key or any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidInput(
+            f"{key!r} cannot name an object: it may not be absolute, nor hold '..' or empty parts."
+        )
