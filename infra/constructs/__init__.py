@@ -1,0 +1,1 @@
+"""One construct a concern; each takes keyword-only inputs and shows what others may use."""

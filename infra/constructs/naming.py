@@ -1,0 +1,133 @@
+from collections.abc import Iterable
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from infra.constructs.storage import Storage
+from infra.permissions import allow
+
+POLL = Duration.minutes(15)
+
+
+class Naming(Construct):
+    """Bedrock names the clusters: on demand, or as batch inference jobs under their own role."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        storage: Storage,
+        batch_job_event: lambda_.Function,
+        title_model: str,
+        batch_model: str,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        stack = Stack.of(self)
+        self._title_models = model_arns(stack, title_model)
+        self._batch_models = model_arns(stack, batch_model)
+        self._jobs_arn = stack.format_arn(
+            service="bedrock", resource="model-invocation-job", resource_name="*"
+        )
+        self._batch_role = iam.Role(
+            self,
+            "BatchRole",
+            assumed_by=iam.ServicePrincipal(
+                "bedrock.amazonaws.com",
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": stack.account},
+                    "ArnLike": {"aws:SourceArn": self._jobs_arn},
+                },
+            ),
+        )
+        self.batch_role_arn = self._batch_role.role_arn
+        storage.grant_read_data(self._batch_role, "bedrock", reason="the job's input")
+        storage.grant_write_data(self._batch_role, "bedrock", reason="the job's output")
+        allow(
+            self._batch_role,
+            "InvokeModels",
+            actions=["bedrock:InvokeModel"],
+            resources=self._batch_models,
+            reason="an inference profile runs its model in any region of its group",
+        )
+        target = targets.LambdaFunction(batch_job_event, retry_attempts=5)
+        events.Rule(
+            self,
+            "JobChanged",
+            description="A Bedrock batch inference job changed its state",
+            event_pattern=events.EventPattern(
+                source=["aws.bedrock"], detail_type=["Batch Inference Job State Change"]
+            ),
+            targets=[target],
+        )
+        events.Rule(
+            self,
+            "Poll",
+            description="Bedrock's events are best effort: look at waiting jobs as well",
+            schedule=events.Schedule.rate(POLL),
+            targets=[target],
+        )
+
+    def grant_describe(self, role: iam.Role, *, reason: str) -> None:
+        """Ask the model on demand."""
+        allow(
+            role,
+            "InvokeModels",
+            actions=["bedrock:InvokeModel"],
+            resources=self._title_models,
+            reason=reason,
+        )
+
+    def grant_submit(self, role: iam.Role, *, reason: str) -> None:
+        """Start batch inference jobs under the role of this construct."""
+        allow(
+            role,
+            "SubmitJobs",
+            actions=["bedrock:CreateModelInvocationJob"],
+            resources=[*self._batch_models, self._jobs_arn],
+            reason=reason,
+        )
+        allow(
+            role,
+            "PassBatchRole",
+            actions=["iam:PassRole"],
+            resources=[self.batch_role_arn],
+            reason="the role under which Bedrock reads and writes the job's files",
+            conditions={"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}},
+        )
+
+    def grant_watch(self, role: iam.Role, *, reason: str) -> None:
+        """See how jobs stand."""
+        allow(
+            role,
+            "WatchJobs",
+            actions=["bedrock:GetModelInvocationJob"],
+            resources=[self._jobs_arn],
+            reason=reason,
+        )
+        allow(
+            role,
+            "FindJobs",
+            actions=["bedrock:ListModelInvocationJobs"],
+            resources=["*"],
+            reason="finding a job by its name is a list, which has no resources to name",
+        )
+
+
+def model_arns(stack: Stack, model: str) -> list[str]:
+    """What invoking this model id needs: the model, and its inference profile if it is one."""
+    scope, _, rest = model.partition(".")
+    if scope not in PROFILE_SCOPES:
+        return [f"arn:{stack.partition}:bedrock:*::foundation-model/{model}"]
+    profile = stack.format_arn(service="bedrock", resource="inference-profile", resource_name=model)
+    return [profile, f"arn:{stack.partition}:bedrock:*::foundation-model/{rest}"]
+
+
+PROFILE_SCOPES: Iterable[str] = frozenset(
+    {"us", "eu", "apac", "jp", "au", "ca", "us-gov", "global"}
+)
+"""Prefixes of cross-region inference profiles."""

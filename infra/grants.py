@@ -1,0 +1,165 @@
+"""Who may do what: one short paragraph a function. ``docs/security.md`` is made from the result."""
+
+from collections.abc import Mapping
+
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+
+from infra.constructs.gpu import GpuQueue
+from infra.constructs.naming import Naming
+from infra.constructs.storage import Storage
+from infra.constructs.uploads import UploadEvents
+from infra.constructs.workflow import Workflow
+from infra.permissions import allow
+
+
+def grant_entries(
+    roles: Mapping[str, iam.Role], *, storage: Storage, uploads: UploadEvents, workflow: Workflow
+) -> None:
+    """What starts runs and answers questions: ingest, start_run, api."""
+    ingest = roles["ingest"]
+    storage.grant_table(ingest, reason="mark a collection as changed")
+    uploads.grant_schedule(ingest, reason="one timer a collection, moved by each upload")
+
+    start_run = roles["start_run"]
+    api = roles["api"]
+    for role in (start_run, api):
+        storage.grant_table(role, reason="claim the collection, create the run, read its state")
+        workflow.grant_start(role, reason="start the workflow")
+        workflow.grant_stop(role, reason="stop a run that was cancelled")
+        uploads.grant_schedule(role, reason="look again while a run is going")
+
+    storage.grant_write_uploads(api, reason="sign uploads: a link has the rights of its signer")
+    storage.grant_read_uploads(api, reason="sign downloads of photos")
+    storage.grant_read_data(
+        api, "thumbnails", "exports", "models", reason="sign downloads; embed a query"
+    )
+    storage.grant_query_vectors(api, reason="search")
+
+
+def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: UploadEvents) -> None:
+    """What the states of the workflow do, Bedrock apart."""
+    plan_run = roles["plan_run"]
+    storage.grant_read_uploads(plan_run, reason="list the collection and hash new files")
+    storage.grant_read_data(
+        plan_run,
+        "manifests",
+        "models",
+        "vectors",
+        "labels",
+        reason="resolve the models; a cached shard must be there and whole",
+    )
+    storage.grant_write_data(plan_run, "manifests", reason="the run's manifests")
+    storage.grant_table(plan_run, reason="what is cached need not be paid again")
+
+    grant_embed(roles["embed"], storage=storage)
+
+    label = roles["label"]
+    storage.grant_read_uploads(label, reason="the photos of a batch")
+    storage.grant_read_data(label, "labels", "models", reason="shards that exist; models")
+    storage.grant_write_data(label, "labels", reason="label shards")
+    storage.grant_table(label, reason="pointers to labels")
+    allow(
+        label,
+        "DetectLabels",
+        actions=["rekognition:DetectLabels"],
+        resources=["*"],
+        reason="DetectLabels has no resources to name",
+    )
+
+    cluster = roles["cluster"]
+    storage.grant_read_data(
+        cluster,
+        "manifests",
+        "vectors",
+        "labels",
+        "results",
+        "clusters",
+        reason="vectors, labels and what became of each image; a result that exists",
+    )
+    storage.grant_write_data(cluster, "clusters", reason="assignments and clusters")
+    storage.grant_table(cluster, reason="pointers to vectors and labels; progress")
+
+    publish = roles["publish"]
+    storage.grant_read_data(
+        publish,
+        "manifests",
+        "vectors",
+        "labels",
+        "results",
+        "clusters",
+        "descriptions",
+        "thumbnails",
+        "exports",
+        reason="everything that the run made",
+    )
+    storage.grant_write_data(publish, "exports", reason="what people download")
+    storage.grant_table(publish, reason="items of the run; the collection's pointer")
+    storage.grant_fill_vectors(publish, reason="the collection's search index")
+    uploads.grant_schedule(publish, reason="start another run if files changed during this one")
+
+    failure = roles["record_failure"]
+    storage.grant_table(failure, reason="the run says what failed, why, and what to do")
+    uploads.grant_schedule(failure, reason="start another run if files changed during this one")
+
+
+def grant_embed(role: iam.Role, *, storage: Storage) -> None:
+    """The Embed step, as a function or as a job on the GPU."""
+    storage.grant_read_uploads(role, reason="the photos of a batch")
+    storage.grant_read_data(
+        role, "manifests", "models", "vectors", "labels", reason="models; shards that exist"
+    )
+    storage.grant_write_data(
+        role, "vectors", "labels", "thumbnails", "results", reason="shards, thumbnails, outcomes"
+    )
+    storage.grant_table(role, reason="pointers to vectors and facts of images")
+
+
+def grant_naming(
+    roles: Mapping[str, iam.Role], *, storage: Storage, naming: Naming, workflow: Workflow
+) -> None:
+    """What names the clusters."""
+    for name in ("describe", "describe_in_batch", "collect_descriptions"):
+        storage.grant_read_data(
+            roles[name],
+            "clusters",
+            "thumbnails",
+            "descriptions",
+            "bedrock",
+            reason="clusters, pictures of their exemplars, answers that exist",
+        )
+        storage.grant_table(roles[name], reason="task tokens; labels of exemplars; progress")
+    for name in ("describe", "collect_descriptions"):
+        storage.grant_write_data(roles[name], "descriptions", reason="names of clusters")
+        naming.grant_describe(roles[name], reason="name clusters, one request a cluster")
+    submit = roles["describe_in_batch"]
+    storage.grant_write_data(submit, "bedrock", reason="the job's input")
+    naming.grant_submit(submit, reason="start the batch inference job")
+    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
+        naming.grant_watch(roles[name], reason="find a job by its name, see how it stands")
+    answer = roles["batch_job_event"]
+    storage.grant_table(answer, reason="the saved task token")
+    workflow.grant_answer(answer, reason="give the waiting state its result")
+
+
+def grant_workflow(*, storage: Storage, workflow: Workflow, gpu: GpuQueue | None) -> None:
+    """What the state machine itself does: read manifests, write results, run GPU jobs."""
+    storage.grant_read_data(
+        workflow.role, "manifests", "results", reason="items of a Distributed Map; its results"
+    )
+    storage.grant_write_data(workflow.role, "results", reason="the Distributed Maps' results")
+    if gpu is not None:
+        gpu.grant_submit(workflow.role)
+        grant_embed(gpu.job_role, storage=storage)
+
+
+def grant_events(roles: Mapping[str, iam.Role], *, bus: events.IEventBus) -> None:
+    """Who tells the world what happened."""
+    for name in ("ingest", "publish", "record_failure"):
+        allow(
+            roles[name],
+            "TellOthers",
+            actions=["events:PutEvents"],
+            resources=[bus.event_bus_arn],
+            reason="a run has ended; an upload that belongs to no collection",
+        )

@@ -1,0 +1,105 @@
+"""What a person may choose about a deployment: one class, read from ``IMAGECLUST_*`` variables."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOG_DAYS = {
+    1: "ONE_DAY",
+    3: "THREE_DAYS",
+    5: "FIVE_DAYS",
+    7: "ONE_WEEK",
+    14: "TWO_WEEKS",
+    30: "ONE_MONTH",
+    60: "TWO_MONTHS",
+    90: "THREE_MONTHS",
+    180: "SIX_MONTHS",
+    365: "ONE_YEAR",
+    731: "TWO_YEARS",
+}
+"""Days that logs can be kept, as the CDK's ``RetentionDays`` names them."""
+
+
+def _known(days: int) -> int:
+    if days not in LOG_DAYS:
+        raise ValueError(f"must be one of {', '.join(map(str, LOG_DAYS))}")
+    return days
+
+
+class StackSettings(BaseSettings):
+    """Deployment settings. Each field is ``IMAGECLUST_`` and its name in upper case."""
+
+    model_config = SettingsConfigDict(env_prefix="IMAGECLUST_", frozen=True)
+
+    stack_name: str = Field(
+        default="imageclust",
+        pattern=r"^[a-z][a-z0-9-]{2,31}$",
+        description="CloudFormation stack; names of the state machine and functions begin so",
+    )
+    keep_data: bool = Field(
+        default=True, description="Keep buckets, table and vectors when the stack is deleted"
+    )
+    log_days: Annotated[int, AfterValidator(_known)] = Field(
+        default=30, description="Days that logs are kept"
+    )
+    results_days: int = Field(
+        default=30, ge=1, description="Days that result files of the Distributed Maps are kept"
+    )
+    cluster_memory_mb: int = Field(
+        default=10_240,
+        ge=1_024,
+        le=10_240,
+        description="Memory of ClusterImages; new AWS accounts may be limited to 3008",
+    )
+    quiet_seconds: int = Field(
+        default=60, ge=1, description="A run starts this long after the last upload"
+    )
+    max_upload_bytes: int = Field(
+        default=100_000_000, ge=1, description="Largest file that a presigned upload accepts"
+    )
+    api_requests_per_second: int = Field(
+        default=20, ge=1, description="Steady rate of the API; bursts may be twice that"
+    )
+    api_requests_per_day: int = Field(
+        default=100_000, ge=1, description="Requests that an API key may make in a day"
+    )
+    web_origin: str = Field(
+        default="*", description="Origin that may call the API and post uploads from a browser"
+    )
+    title_model: str = Field(
+        default="us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        description="Bedrock model or inference profile that names clusters on demand",
+    )
+    batch_model: str = Field(
+        default="us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        description="Bedrock model or inference profile of batch inference jobs",
+    )
+    map_concurrency: int = Field(
+        default=100,
+        ge=1,
+        description="Functions that embed at once, and as many that label; "
+        "new AWS accounts may be limited to 10 in all",
+    )
+    rekognition_per_second: float = Field(
+        default=50.0, gt=0, description="Your DetectLabels quota; 5 in small regions"
+    )
+    language: str = Field(default="English", description="Language of titles and descriptions")
+    gpu: bool = Field(
+        default=False, description="Embed big collections on Spot GPUs with AWS Batch"
+    )
+    gpu_from: int = Field(
+        default=20_000, ge=1, description="New images from which a run embeds on the GPU"
+    )
+    gpu_instance_type: str = Field(
+        default="g6.xlarge", description="Instance type with one GPU, 4 vCPU and 16 GB or more"
+    )
+    gpu_max_instances: int = Field(default=4, ge=1, description="GPU instances at once, at most")
+    gpu_image: str = Field(
+        default="",
+        description="Container image in a registry; empty builds containers/gpu.Dockerfile "
+        "with Docker while deploying",
+    )
+    build_layers: bool = Field(
+        default=True, description="Off synthesizes a template that cannot be deployed, in seconds"
+    )
