@@ -65,6 +65,11 @@ def use(services: Services) -> None:
     _current[:] = [services]
 
 
+def forget() -> None:
+    """Unbind the process; the next ``services()`` reads the environment again."""
+    _current.clear()
+
+
 def services() -> Services:
     """The services of this process; AWS from the environment unless ``use`` bound others."""
     if not _current:

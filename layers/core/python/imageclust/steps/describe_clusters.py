@@ -96,9 +96,7 @@ def collect_descriptions(services: Services, request: DescribeRequest) -> JSON:
     """Join the batch job's answers; clusters it failed on are named on demand."""
     briefs = read_briefs(services, request.clusters)
     batch = services.open_batch_describer(request.config.describer)
-    names = batch.collect(
-        job=job_name(request.run_id), folder=_folder(services, request.run_id)
-    )
+    names = batch.collect(job=job_name(request.run_id), folder=_folder(services, request.run_id))
     return _store_names(services, request, briefs, names)
 
 
@@ -129,17 +127,13 @@ def _store_names(
     known: dict[str, ClusterName],
 ) -> JSON:
     describer = services.open_describer(request.config.describer)
-    digest = digest_of(
-        [describer.key, [brief.to_json() for brief in briefs], sorted(known)]
-    )[:32]
+    digest = digest_of([describer.key, [brief.to_json() for brief in briefs], sorted(known)])[:32]
     uri = keys.join_uri(services.settings.data_bucket, keys.descriptions_key(digest))
     if services.store.size(uri) is None:
         missing = [brief for brief in briefs if brief.cluster_id not in known]
         asked = describer.describe(missing) if missing else []
         names = known | {b.cluster_id: n for b, n in zip(missing, asked, strict=True)}
-        rows = [
-            {"cluster_id": b.cluster_id, "name": names[b.cluster_id].to_json()} for b in briefs
-        ]
+        rows = [{"cluster_id": b.cluster_id, "name": names[b.cluster_id].to_json()} for b in briefs]
         services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
     return {
         "bucket": services.settings.data_bucket,

@@ -126,9 +126,7 @@ def _name_files(
 
 
 def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) -> list[FileSeen]:
-    known = services.table.get_many(
-        (keys.seen_pk(item.uri), keys.POINTER_SK) for item in chunk
-    )
+    known = services.table.get_many((keys.seen_pk(item.uri), keys.POINTER_SK) for item in chunk)
 
     def name(item: StoredObject) -> tuple[FileSeen, JSON | None]:
         file = FileSeen(path=item.uri[root:], uri=item.uri, size=item.size)
@@ -177,9 +175,7 @@ def _distinct(files: list[FileSeen]) -> list[ImageRef]:
     return [first[image_id] for image_id in sorted(first)]
 
 
-def _without_vectors(
-    services: Services, images: list[ImageRef], embedder: str
-) -> list[ImageRef]:
+def _without_vectors(services: Services, images: list[ImageRef], embedder: str) -> list[ImageRef]:
     """Images with no stored vector; a shard that is missing or torn counts as not stored."""
     found = services.table.get_many(
         (keys.vector_pk(embedder, image.image_id), keys.POINTER_SK) for image in images
@@ -202,9 +198,7 @@ def _without_vectors(
     return [image for image in images if not stored(image)]
 
 
-def _without_labels(
-    services: Services, images: list[ImageRef], labeler: str
-) -> list[ImageRef]:
+def _without_labels(services: Services, images: list[ImageRef], labeler: str) -> list[ImageRef]:
     found = services.table.get_many(
         (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) for image in images
     )
