@@ -14,6 +14,7 @@ from imageclust.clustering.geometry import (
     rotate,
     unit_rows,
 )
+from imageclust.clustering.parallel import one_blas_thread
 from imageclust.clustering.quality import measure
 from imageclust.clustering.records import ClusteringResult
 from imageclust.clustering.search import SearchOutcome, search
@@ -51,9 +52,10 @@ def cluster_vectors(
     check_bounds(len(given), config)
     report = progress or _silent
     report(0.0)
-    rows = unit_rows(given)
-    outcome = search(rows, config, progress=lambda share: report(0.9 * share))
-    result = _result(rows, outcome, config)
+    with one_blas_thread():
+        rows = unit_rows(given)
+        outcome = search(rows, config, progress=lambda share: report(0.9 * share))
+        result = _result(rows, outcome, config)
     report(1.0)
     return result
 

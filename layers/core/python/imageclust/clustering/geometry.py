@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from imageclust.clustering.parallel import in_parallel, one_blas_thread
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Labels = NDArray[np.int32]
@@ -21,8 +23,8 @@ def unit_rows(vectors: NDArray[Any]) -> Floats:
     # Scale by the largest entry first: squares of float32 overflow from 1e19 on.
     peak = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
     np.divide(rows, peak, out=rows, where=peak > 0)
-    length = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
-    np.divide(rows, length.astype(np.float32), out=rows, where=length > 0)
+    length = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+    np.divide(rows, length, out=rows, where=length > 0)
     return rows
 
 
@@ -75,42 +77,78 @@ def squared_distances(rows: Floats, centres: Floats) -> Floats:
     """(n, k) squared Euclidean distances, never negative."""
     own = np.einsum("ij,ij->i", rows, rows)[:, None]
     other = np.einsum("ij,ij->i", centres, centres)[None, :]
-    result: Floats = rows @ centres.T
-    result *= -2.0
-    result += own
-    result += other
-    return np.maximum(result, 0.0, out=result)
+    result = np.empty((len(rows), len(centres)), dtype=np.float32)
+    turned = np.ascontiguousarray(centres.T)
+
+    def fill(part: slice) -> None:
+        tile = result[part]
+        np.matmul(rows[part], turned, out=tile)
+        tile *= -2.0
+        tile += own[part]
+        tile += other
+        np.maximum(tile, 0.0, out=tile)
+
+    in_parallel(fill, blocks(len(rows)))
+    return result
 
 
 def nearest_centre(rows: Floats, centres: Floats) -> Labels:
     """(n,) the nearest centre of each row, ties to the lowest."""
     half = 0.5 * np.einsum("ij,ij->i", centres, centres)
+    turned = np.ascontiguousarray(centres.T)
     labels = np.empty(len(rows), dtype=np.int32)
-    for part in blocks(len(rows)):
-        scores = rows[part] @ centres.T
+
+    def fill(part: slice) -> None:
+        scores = rows[part] @ turned
         scores -= half
         labels[part] = scores.argmax(axis=1)
+
+    in_parallel(fill, blocks(len(rows)))
     return labels
 
 
-def rotate(rows: Floats, columns: int | None = None) -> tuple[Floats, Floats]:
-    """Centre and rotate to principal axes: an isometry whose first columns hold the most.
+def rotate(
+    rows: Floats, columns: int | None = None, *, centre: bool = True
+) -> tuple[Floats, Floats]:
+    """Centre (or not) and rotate to principal axes: first columns hold the most.
+
+    Centred, distances stay; not centred, inner products stay too.
 
     Returns:
-        (n, d or ``columns``) float32 coordinates and the (d,) variances, largest first. The sign
-        of each axis makes its largest entry positive, so that the result is one.
+        (n, c) float32 coordinates and the (c,) variances, largest first; c is ``columns`` or
+        min(n, d), beyond which every coordinate would be zero. The sign of each axis makes its
+        largest entry positive, so that the result is one.
     """
-    mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - mean.astype(np.float32)
-    scatter = np.zeros((rows.shape[1], rows.shape[1]))
-    for part in blocks(len(rows)):
-        scatter += (centred[part].T @ centred[part]).astype(np.float64)
-    values, axes = np.linalg.eigh(scatter / max(len(rows), 1))
-    values, axes = values[::-1], axes[:, ::-1]
-    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    axes = (axes * np.where(signs == 0, 1.0, signs)).astype(np.float32)
-    kept = axes if columns is None else axes[:, :columns]
-    return centred @ np.ascontiguousarray(kept), np.maximum(values, 0.0).astype(np.float32)
+    n, d = rows.shape
+    centred = rows
+    if centre:
+        centred = rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    kept = min(n, d) if columns is None else min(n, d, columns)
+    with one_blas_thread():
+        if n < d:
+            # Fewer rows than columns: the small Gram matrix has the same spectrum.
+            wide = centred.astype(np.float64)
+            values, vectors = np.linalg.eigh(wide @ wide.T)
+            axes = wide.T @ vectors[:, ::-1][:, :kept]
+            # Axes without variance are rounding noise: they become zero, not unit, columns.
+            length = np.linalg.norm(axes, axis=0)
+            axes /= np.where(length > 1e-6 * length.max(initial=0.0), length, np.inf)
+        else:
+            parts = in_parallel(
+                lambda part: (centred[part].T @ centred[part]).astype(np.float64), blocks(n)
+            )
+            values, vectors = np.linalg.eigh(sum(parts, np.zeros((d, d))))
+            axes = vectors[:, ::-1][:, :kept]
+    variances = np.maximum(values[::-1][:kept], 0.0) / max(n, 1)
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
+    turned = np.ascontiguousarray(axes * np.where(signs == 0, 1.0, signs), dtype=np.float32)
+    result = np.empty((n, kept), dtype=np.float32)
+
+    def fill(part: slice) -> None:
+        np.matmul(centred[part], turned, out=result[part])
+
+    in_parallel(fill, blocks(n))
+    return result, variances.astype(np.float32)
 
 
 def relabel_by_size(labels: NDArray[Any]) -> Labels:

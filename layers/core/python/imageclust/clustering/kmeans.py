@@ -16,10 +16,12 @@ from imageclust.clustering.geometry import (
     blocks,
     cluster_sums,
 )
+from imageclust.clustering.parallel import in_parallel
 
 _CHEAP_COLUMNS = 48
 _SEED_SAMPLE = 12_000
 _TINY_GAIN = 1e-6
+_TILE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +104,12 @@ def seed_centres(rows: Floats, k: int, *, rng: np.random.Generator) -> Floats:
 def lloyd(rows: Floats, centres: Floats, *, rounds: int) -> KMeansFit:
     """Lloyd's iteration until no row moves, the gain is tiny, or ``rounds`` are done."""
     n, k = len(rows), len(centres)
-    norms = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
+    norms = float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
     labels = np.full(n, -1, dtype=np.int32)
     sums = np.zeros_like(centres)
     previous = math.inf
-    buffer = np.empty((min(n, 8192), k), dtype=np.float32)
     for _ in range(max(rounds, 1)):
-        fresh, scores = _assign(rows, centres, buffer)
+        fresh, scores = _assign(rows, centres)
         inertia = max(norms - 2.0 * scores, 0.0)
         moved = np.flatnonzero(fresh != labels)
         if len(moved) == 0:
@@ -134,11 +135,12 @@ def lloyd(rows: Floats, centres: Floats, *, rounds: int) -> KMeansFit:
 
 def inertia_of(rows: Floats, labels: Labels, centres: Floats) -> float:
     """Sum of squared distances to the own centre, in float64."""
-    total = 0.0
-    for part in blocks(len(rows)):
+
+    def own(part: slice) -> float:
         difference = rows[part] - centres[labels[part]]
-        total += float(np.einsum("ij,ij->", difference, difference, dtype=np.float64))
-    return total
+        return float(np.einsum("ij,ij->i", difference, difference).sum(dtype=np.float64))
+
+    return sum(in_parallel(own, blocks(len(rows), _TILE)))
 
 
 def _means(rows: Floats, labels: Labels, k: int) -> Floats:
@@ -147,19 +149,19 @@ def _means(rows: Floats, labels: Labels, k: int) -> Floats:
     return means
 
 
-def _assign(rows: Floats, centres: Floats, buffer: Floats) -> tuple[Labels, float]:
+def _assign(rows: Floats, centres: Floats) -> tuple[Labels, float]:
     half = 0.5 * np.einsum("ij,ij->i", centres, centres)
     turned = np.ascontiguousarray(centres.T)
     labels = np.empty(len(rows), dtype=np.int32)
-    total = 0.0
-    for part in blocks(len(rows), len(buffer)):
-        scores = buffer[: part.stop - part.start]
-        np.matmul(rows[part], turned, out=scores)
+
+    def fill(part: slice) -> float:
+        scores = rows[part] @ turned
         scores -= half
         best = scores.argmax(axis=1)
         labels[part] = best
-        total += float(scores[np.arange(len(best)), best].sum(dtype=np.float64))
-    return labels, total
+        return float(scores[np.arange(len(best)), best].sum(dtype=np.float64))
+
+    return labels, sum(in_parallel(fill, blocks(len(rows), _TILE)))
 
 
 def _refill(rows: Floats, centres: Floats, labels: Labels, sizes: NDArray[np.int64]) -> Labels:

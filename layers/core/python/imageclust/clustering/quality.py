@@ -16,6 +16,7 @@ from imageclust.clustering.geometry import (
     cluster_sums,
     squared_distances,
 )
+from imageclust.clustering.parallel import in_parallel
 
 
 def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
@@ -36,11 +37,10 @@ def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
     sizes = cluster_sizes(labels, k).astype(np.float32)
     turned = np.ascontiguousarray(cluster_sums(rows, labels, k).T)
     filled = sizes > 0
-    for part in blocks(n):
+
+    def fill(part: slice) -> None:
         own = labels[part]
         inside = np.flatnonzero(own >= 0)
-        if len(inside) == 0:
-            continue
         own, x = own[inside], rows[part][inside]
         at = np.arange(len(own))
         sums = x @ turned
@@ -53,6 +53,8 @@ def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
         high = np.maximum(a, b)
         score = np.where((sizes[own] > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
         result[part.start + inside] = np.clip(score, -1.0, 1.0)
+
+    in_parallel(fill, blocks(n))
     return result
 
 
@@ -194,7 +196,10 @@ def _pairs(counts: Doubles) -> Doubles:
 
 def _to_own(rows: Floats, centres: Floats, labels: Labels) -> Doubles:
     result = np.empty(len(rows))
-    for part in blocks(len(rows)):
+
+    def fill(part: slice) -> None:
         difference = rows[part] - centres[labels[part]]
         result[part] = np.einsum("ij,ij->i", difference, difference)
+
+    in_parallel(fill, blocks(len(rows)))
     return result

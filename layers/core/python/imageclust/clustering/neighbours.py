@@ -1,0 +1,165 @@
+"""The exact neighbour graph, made once for all settings.
+
+One symmetric sweep of tiles finds the k most similar rows of every row. Rows are first ordered by
+a coarse grouping, so that each row's group alone gives a good k-th score and few pairs of the
+sweep pass it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.clustering.geometry import Floats, Rows
+from imageclust.clustering.kmeans import lloyd
+from imageclust.clustering.parallel import in_parallel
+
+_TILE = 2048
+_ROUNDING = 2e-6
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourGraph:
+    """The k nearest other rows of each row.
+
+    Attributes:
+        rows: (n, d) float32 unit rows.
+        indices: (n, k) int32, nearest first.
+        distances: (n, k) float32 cosine distances, rising.
+        order: (n,) a permutation that puts similar rows side by side.
+    """
+
+    rows: Floats
+    indices: NDArray[np.int32]
+    distances: Floats
+    order: Rows
+
+    def core_distances(self, neighbours: int) -> Floats:
+        """(n,) cosine distance to the ``neighbours``-th nearest other row; 0 for none."""
+        if neighbours == 0:
+            return np.zeros(len(self.rows), dtype=np.float32)
+        return self.distances[:, min(neighbours, self.distances.shape[1]) - 1]
+
+
+def neighbour_graph(rows: Floats, k: int, *, cheap: Floats, seed: int = 0) -> NeighbourGraph:
+    """Exact cosine k-nearest-neighbour graph, without the row itself.
+
+    Args:
+        rows: (n, d) float32, unit rows, n ≥ 2.
+        k: neighbours a row; n - 1 when there are fewer.
+        cheap: (n, c) leading principal columns, for the coarse order only.
+        seed: of the coarse order (the graph does not depend on it, but for ties).
+    """
+    n = len(rows)
+    k = min(k, n - 1)
+    order = _coarse_order(cheap, seed)
+    sorted_rows = np.ascontiguousarray(rows[order])
+    indices, scores = _Sweep(sorted_rows, k).run()
+    graph_indices = np.empty((n, k), dtype=np.int32)
+    graph_distances = np.empty((n, k), dtype=np.float32)
+    graph_indices[order] = order[indices]
+    graph_distances[order] = np.maximum(1.0 - scores, 0.0)
+    return NeighbourGraph(rows, graph_indices, graph_distances, order)
+
+
+def _coarse_order(cheap: Floats, seed: int) -> Rows:
+    n = len(cheap)
+    groups = n // 256
+    if groups < 2:
+        return np.arange(n)
+    rng = np.random.default_rng((seed, 33))
+    centres = cheap[np.sort(rng.choice(n, groups, replace=False))].copy()
+    fit = lloyd(cheap, centres, rounds=6)
+    return np.lexsort((np.arange(n), fit.labels))
+
+
+Hits = tuple[NDArray[np.int64], NDArray[np.int64], Floats]
+
+
+def pairs_above(
+    left: Floats, right: Floats, floor: Floats, other_floor: Floats | None = None
+) -> Hits:
+    """Pairs (row, column, inner product) that reach a floor.
+
+    Args:
+        left: (r, d) float32.
+        right: (c, d) float32.
+        floor: one a row as (r, 1), or one a column as (1, c).
+        other_floor: a second floor; reaching either is enough.
+    """
+    scores = left @ right.T
+    mask = scores >= floor
+    if other_floor is not None:
+        mask |= scores >= other_floor
+    hits = np.flatnonzero(mask)
+    row, column = np.divmod(hits, scores.shape[1])
+    return row, column, scores.ravel()[hits]
+
+
+class _Sweep:
+    """One pass over all pairs of sorted rows, keeping the k best of each row."""
+
+    def __init__(self, rows: Floats, k: int) -> None:
+        self.rows = rows
+        self.n = len(rows)
+        self.k = k
+        self.tiles = [slice(s, min(s + _TILE, self.n)) for s in range(0, self.n, _TILE)]
+        self.floor = np.full(self.n, -np.inf, dtype=np.float32)
+
+    def run(self) -> tuple[NDArray[np.int32], Floats]:
+        in_parallel(self._first_floor, self.tiles)
+        pairs = [(a, b) for a in range(len(self.tiles)) for b in range(a, len(self.tiles))]
+        found = in_parallel(self._pair, pairs)
+        pending: list[list[Hits]] = [[] for _ in self.tiles]
+        for (a, b), (mine, theirs) in zip(pairs, found, strict=True):
+            pending[a].append(mine)
+            if a != b:
+                pending[b].append(theirs)
+        indices = np.empty((self.n, self.k), dtype=np.int32)
+        scores = np.empty((self.n, self.k), dtype=np.float32)
+
+        def finish(number: int) -> None:
+            tile = self.tiles[number]
+            indices[tile], scores[tile] = self._best(tile, pending[number])
+
+        in_parallel(finish, range(len(self.tiles)))
+        return indices, scores
+
+    def _first_floor(self, tile: slice) -> None:
+        """A lower bound of each row's k-th score, from its own tile."""
+        count = tile.stop - tile.start
+        if count <= self.k:
+            return
+        scores = self.rows[tile] @ self.rows[tile].T
+        np.fill_diagonal(scores, -np.inf)
+        place = count - self.k
+        self.floor[tile] = np.partition(scores, place, axis=1)[:, place] - _ROUNDING
+
+    def _pair(self, pair: tuple[int, int]) -> tuple[Hits, Hits]:
+        """What a pair of tiles gives to the rows of the first, and of the second."""
+        tile, other = (self.tiles[number] for number in pair)
+        floor, other_floor = self.floor[tile], self.floor[other]
+        row, column, score = pairs_above(
+            self.rows[tile],
+            self.rows[other],
+            floor[:, None],
+            None if tile == other else other_floor[None, :],
+        )
+        if tile == other:
+            apart = row != column
+            mine = (row[apart], column[apart] + other.start, score[apart])
+            return mine, mine
+        here, there = score >= floor[row], score >= other_floor[column]
+        return (
+            (row[here], column[here] + other.start, score[here]),
+            (column[there], row[there] + tile.start, score[there]),
+        )
+
+    def _best(self, tile: slice, found: list[Hits]) -> tuple[NDArray[np.int32], Floats]:
+        row, column, score = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.lexsort((column, -score, row))
+        row, column, score = row[order], column[order], score[order]
+        count = tile.stop - tile.start
+        starts = np.searchsorted(row, np.arange(count))
+        picks = starts[:, None] + np.arange(self.k)
+        return column[picks].astype(np.int32), score[picks]
