@@ -48,7 +48,8 @@ class DecodeLimits:
     Args:
         max_pixels: width × height as stored; more is rejected before decoding.
         max_bytes: size of the file.
-        seconds: time one picture may take in a worker process; not enforced in-process.
+        seconds: processor time one picture may take in a worker process (and six times that on the
+            clock); not enforced in-process.
         memory_mb: memory that decoding may need, estimated from the header before decoding and
             enforced on the worker process.
     """
