@@ -1,6 +1,6 @@
 """AWS's errors as classes of ``imageclust.errors``."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from botocore.exceptions import (
@@ -73,18 +73,23 @@ _USERS = {
 
 
 @contextmanager
-def translated(what: str, *, invalid: type[ImageclustError] = Permanent) -> Iterator[None]:
+def translated(
+    what: str, *, refused: Collection[str] = (), invalid: type[ImageclustError] = Permanent
+) -> Iterator[None]:
     """Raise our own class for any error of botocore.
 
     Args:
         what: names the thing at hand, for the message.
+        refused: error codes that mean that this one input is bad: InvalidInput.
         invalid: class of a ValidationException; pass InvalidInput where the user chose the value.
     """
     try:
         yield
     except ClientError as error:
         found = failure(error, what)
-        if code_of(error) == "ValidationException":
+        if code_of(error) in refused:
+            found = InvalidInput(str(found))
+        elif code_of(error) == "ValidationException":
             found = invalid(str(found))
         raise found from error
     except (ConnectionError, HTTPClientError) as error:

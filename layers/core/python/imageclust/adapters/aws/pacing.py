@@ -1,0 +1,60 @@
+"""Requests at a steady rate, and retries that keep to it."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from imageclust.errors import InvalidInput, Retryable
+
+_T = TypeVar("_T")
+
+
+class Pace:
+    """Lets threads through one by one, ``per_second`` of them, with no burst after a pause.
+
+    Args:
+        per_second: requests a second, above 0.
+        clock: monotonic seconds.
+        sleep: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not per_second > 0:
+            raise InvalidInput(f"The rate must be above 0 requests a second, not {per_second}.")
+        self._interval = 1 / per_second
+        self._clock = clock
+        self.sleep = sleep
+        self._lock = threading.Lock()
+        self._next = clock()
+
+    def wait(self) -> None:
+        """Return when it is this caller's turn."""
+        with self._lock:
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._interval
+        if turn > now:
+            self.sleep(turn - now)
+
+    def call(self, action: Callable[[], _T], *, attempts: int) -> _T:
+        """``action()`` in its turn; a Retryable error is tried again, each time in a new turn.
+
+        Between attempts the thread also backs off with full jitter, up to 5 s. The last error is
+        raised.
+        """
+        for attempt in range(1, attempts):
+            self.wait()
+            try:
+                return action()
+            except Retryable:
+                self.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
+        self.wait()
+        return action()

@@ -1,0 +1,104 @@
+"""Labels from Amazon Rekognition."""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imageclust.adapters.aws.clients import Clients
+from imageclust.adapters.aws.failures import translated
+from imageclust.adapters.aws.pacing import Pace
+from imageclust.adapters.aws.pictures import jpeg_within
+from imageclust.errors import InvalidInput, Retryable
+from imageclust.labels import Label
+from imageclust.ports import Labelled
+
+# DetectLabels: JPEG or PNG of at most 5 MB as bytes, sides of 80 to 10,000 pixels.
+_MAX_BYTES = 5 * 1024 * 1024
+_MIN_SIDE, _MAX_SIDE = 80, 4096
+_ATTEMPTS = 8
+# One answer takes about half a second; so many requests under way reach the rate.
+_SECONDS_A_CALL = 0.6
+_MAX_THREADS = 32
+_REFUSED = {"InvalidImageFormatException", "ImageTooLargeException", "InvalidParameterException"}
+
+
+class RekognitionLabeler:
+    """``DetectLabels`` with the general labels.
+
+    The model's version is not known before it answers, so it is in each answer and not in the key.
+
+    Args:
+        clients: the AWS clients.
+        min_confidence: labels below it (0 to 100) are left out.
+        max_labels: at most so many labels an image.
+        pace: limits the requests of this process; None means ``per_second``.
+        per_second: requests a second of this process; the account's quota is shared by all.
+    """
+
+    min_side = 480
+
+    def __init__(
+        self,
+        clients: Clients,
+        *,
+        min_confidence: float = 55.0,
+        max_labels: int = 25,
+        per_second: float = 50.0,
+        pace: Pace | None = None,
+    ) -> None:
+        if not 0 <= min_confidence <= 100:
+            raise InvalidInput(f"The confidence must lie in 0 to 100, not {min_confidence}.")
+        if max_labels < 1:
+            raise InvalidInput(f"At least one label an image, not {max_labels}.")
+        self._clients = clients
+        self._min_confidence = min_confidence
+        self._max_labels = max_labels
+        self._pace = pace or Pace(per_second)
+        self._threads = min(_MAX_THREADS, max(1, math.ceil(per_second * _SECONDS_A_CALL)))
+        self.key = f"rekognition-general-c{min_confidence:g}-n{max_labels}-p1"
+
+    def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
+        """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB.
+
+        An image that Rekognition refuses, or that it kept throttling, has its ``error`` set.
+        When no image got an answer because the service was throttled or down, that error is
+        raised, so that the whole batch is tried again later; so are errors of the account.
+        """
+        if not len(images):
+            return []
+        with ThreadPoolExecutor(min(self._threads, len(images))) as pool:
+            answers = list(pool.map(self._label, images))
+        failures = [answer for answer in answers if isinstance(answer, Retryable)]
+        if len(failures) == len(answers):
+            raise failures[0]
+        return [
+            Labelled(error=str(answer)) if isinstance(answer, Retryable) else answer
+            for answer in answers
+        ]
+
+    def _label(self, pixels: NDArray[np.uint8]) -> Labelled | Retryable:
+        try:
+            data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
+            answer = self._pace.call(lambda: self._detect(data), attempts=_ATTEMPTS)
+        except Retryable as error:
+            return error
+        except InvalidInput as error:
+            return Labelled(error=str(error))
+        version = answer.get("LabelModelVersion", "")
+        labels = tuple(Label.from_json(label) for label in answer["Labels"] if label.get("Name"))
+        return Labelled(labels=labels, model_version=version)
+
+    def _detect(self, data: bytes) -> dict[str, Any]:
+        with translated("Rekognition", refused=_REFUSED):
+            return dict(
+                self._clients.rekognition.detect_labels(
+                    Image={"Bytes": data},
+                    MaxLabels=self._max_labels,
+                    MinConfidence=self._min_confidence,
+                    Features=["GENERAL_LABELS"],
+                )
+            )
