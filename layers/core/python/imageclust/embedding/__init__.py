@@ -7,6 +7,7 @@ from imageclust.embedding.builtin import BUILTIN, BuiltinDescriptor
 from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, Outputs
 from imageclust.embedding.preprocess import DEFAULT_PREPROCESSING, PREPROCESSINGS
+from imageclust.embedding.pull import Fetch, pull
 from imageclust.embedding.registry import (
     Embedder,
     ModelEntry,
@@ -21,6 +22,7 @@ __all__ = [
     "PREPROCESSINGS",
     "BuiltinDescriptor",
     "Embedder",
+    "Fetch",
     "ModelCard",
     "ModelEntry",
     "ModelRegistry",
@@ -32,4 +34,5 @@ __all__ = [
     "Scaling",
     "open_embedder",
     "open_model",
+    "pull",
 ]

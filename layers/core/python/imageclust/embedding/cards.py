@@ -9,7 +9,7 @@ vectors that are quietly wrong.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from imageclust.errors import InvalidInput
@@ -58,10 +58,14 @@ class Resizing:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the network: its name in the graph and its width."""
+    """One output of the network: its name in the graph and its width.
+
+    ``internal`` means a tensor inside the graph that the file does not give out by itself.
+    """
 
     name: str
     dimension: int
+    internal: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,9 @@ class ModelCard:
         """The card in the structured form; ``from_json`` reads it back equal."""
         channels_first = self.layout == "NCHW"
         shape = [3, self.size, self.size] if channels_first else [self.size, self.size, 3]
-        outputs = {"features": {"name": self.features.name, "dimension": self.features.dimension}}
+        outputs = {"features": asdict(self.features)}
         if self.logits:
-            outputs["logits"] = {"name": self.logits.name, "dimension": self.logits.dimension}
+            outputs["logits"] = asdict(self.logits)
         return {
             "arch": self.arch,
             "licence": self.licence,
@@ -328,7 +332,10 @@ def _parse_output(outputs: Mapping[str, Any], kind: str, where: str) -> Output:
             return Output(kind, int(match[1]))
     elif isinstance(value, Mapping):
         dimension = _whole(value.get("dimension"), "dimension", where, least=1)
-        return Output(_text(value, "name", default=kind), dimension)
+        internal = value.get("internal", False)
+        if not isinstance(internal, bool) or (internal and kind != "features"):
+            raise InvalidInput(f"{where}: 'internal' is true or false, and for features only.")
+        return Output(_text(value, "name", default=kind), dimension, internal)
     raise InvalidInput(
         f"{where}: the output {kind!r} is not understood; "
         'write for example {"name": "pooled", "dimension": 2048}.'

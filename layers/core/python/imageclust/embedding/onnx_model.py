@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from imageclust.embedding.cards import ModelCard
 from imageclust.embedding.preprocess import (
-    DEFAULT_PREPROCESSING,
-    PREPROCESSINGS,
     Pixels,
     check_pixels,
+    check_preprocessing,
     l2_normalised,
+    min_side,
     network_input,
     views,
 )
@@ -65,19 +65,13 @@ class OnnxModel:
         threads: int = 0,
         device: str = "cpu",
     ) -> None:
-        chosen = DEFAULT_PREPROCESSING if preprocess == "default" else preprocess
-        if chosen not in PREPROCESSINGS:
-            raise InvalidInput(
-                f"There is no preprocessing {preprocess!r}; "
-                f"choose one of {', '.join(PREPROCESSINGS)}."
-            )
         if device not in _DEVICES:
             raise InvalidInput(f"The device must be one of {', '.join(_DEVICES)}, not {device!r}.")
         if threads < 0:
             raise InvalidInput("The number of threads must be 0 (one a core) or more.")
         self.card = card
         self.path = Path(path)
-        self.preprocess = chosen
+        self.preprocess = check_preprocessing(preprocess)
         self.threads = threads or os.cpu_count() or 1
         self.device = device
         self._session: Any = None
@@ -86,8 +80,7 @@ class OnnxModel:
     @property
     def min_side(self) -> int:
         """Short side, in pixels, that decoding must provide (or the picture's own, if smaller)."""
-        rule = self.card.resizing
-        return max(rule.short_side, rule.size) if self.preprocess == "center_crop" else rule.size
+        return min_side(self.card.resizing, self.preprocess)
 
     def run(self, images: Sequence[Pixels]) -> Outputs:
         """Features and logits of n images, ``(h, w, 3) uint8`` RGB each, in one inference."""
@@ -133,6 +126,8 @@ class OnnxModel:
         names = [card.features.name] + ([card.logits.name] if card.logits else [])
         feed = {session.get_inputs()[0].name: network_input(squares, card)}
         outputs = [np.asarray(part, dtype=np.float32) for part in session.run(names, feed)]
+        # Pooled features often keep their two spatial axes of length 1.
+        outputs = [part.reshape(len(part), -1) if part.size else part for part in outputs]
         widths = [card.features.dimension] + ([card.logits.dimension] if card.logits else [])
         for part, width, name in zip(outputs, widths, names, strict=True):
             if part.shape != (len(squares), width):
@@ -217,7 +212,8 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source = _exposed(path, card) if card.features.internal else str(path)
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
     except (
         faults.Fail,
         faults.InvalidArgument,
@@ -237,3 +233,22 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
             f"outputs {sorted(found)}, the card names {sorted(wanted)}."
         )
     return session
+
+
+def _exposed(path: Path, card: ModelCard) -> bytes:
+    """The model with the card's inner tensor added to the graph's outputs.
+
+    Protocol buffers merge a message that is given twice by appending its repeated fields, so a
+    second ``graph`` (field 7 of ModelProto) that holds one more ``output`` (field 12 of
+    GraphProto, a ValueInfoProto with only its name, field 1) is enough: no ONNX library needed.
+    """
+    return path.read_bytes() + _field(7, _field(12, _field(1, card.features.name.encode())))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """One length-delimited protocol buffer field."""
+    length, size = len(payload), b""
+    while length > 127:
+        size += bytes([length & 127 | 128])
+        length >>= 7
+    return bytes([number << 3 | 2]) + size + bytes([length]) + payload
