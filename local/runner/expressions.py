@@ -14,6 +14,7 @@ import json
 import math
 import random
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ _HASHES = {
     "SHA-512": hashlib.sha512,
 }
 _MAX_RANGE = 1_000
+# An expression that calls its own functions may never end.
+_EVALUATION_S = 5.0
 
 # What the library raises for a bad expression or bad data: its own exception, and Python's where
 # it does not check (a missing argument, a division by zero, endless recursion).
@@ -108,6 +111,7 @@ class _Expression:
         for name, function in _FUNCTIONS.items():
             self._compiled.register_lambda(name, function)
         self._path = _plain_path(source)
+        self._may_loop = "function" in source or "λ" in source
 
     def evaluate(self, bindings: Bindings) -> JSON:
         if self._path is not None:
@@ -118,8 +122,11 @@ class _Expression:
         # used on the thread. A copy of its own for each call keeps both right.
         call = copy.copy(self._compiled)
         Jsonata.CURRENT.jsonata = call
+        bound = _with_nulls(bindings)
+        if self._may_loop:
+            bound["__evaluate_entry"] = _deadline()
         try:
-            found = call.evaluate(None, _with_nulls(bindings))
+            found = call.evaluate(None, bound)
             if found is None:
                 raise self._failed("it returned nothing (undefined)")
             return _plain(found)
@@ -197,6 +204,17 @@ def _follow(path: tuple[str, ...], bindings: Bindings) -> Any:
             return _MISSING
         value = value[name]
     return value
+
+
+def _deadline() -> Callable[..., None]:
+    """The library calls this before each step of an evaluation."""
+    end = time.monotonic() + _EVALUATION_S
+
+    def check(*_: Any) -> None:
+        if time.monotonic() > end:
+            raise ValueError(f"it ran over {_EVALUATION_S:g} seconds")
+
+    return check
 
 
 def _with_nulls(bindings: Bindings) -> dict[str, Any]:
