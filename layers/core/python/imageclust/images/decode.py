@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imageclust.errors import RejectedImage
-from imageclust.images.header import Header, read_header
+from imageclust.images.header import Header, codec_input, read_header
 from imageclust.images.heic import decode_heic
 from imageclust.images.scale import Pixels, shrink
 
@@ -38,7 +38,6 @@ _REDUCED = {
 }
 _CODEC_PIXELS = 2**30
 _WHITE = 255
-_GIF_TRAILER = b"\x3b"
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ def decode_image(
             f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are read.",
         )
     header = read_header(data)
-    _check_limits(header, limits)
     factor = _jpeg_factor(header, min_side) if header.format == "jpeg" else 1
+    _check_limits(header, factor, limits)
     raw = _decode_pixels(data, header, factor)
     width, height = _full_size(raw, header, factor)
     notes = _notes(header)
@@ -145,7 +144,7 @@ def estimated_bytes(header: Header, factor: int = 1) -> int:
     return (header.channels * depth + 3 * (depth > 1 or header.alpha)) * pixels
 
 
-def _check_limits(header: Header, limits: DecodeLimits) -> None:
+def _check_limits(header: Header, factor: int, limits: DecodeLimits) -> None:
     size = f"{header.width:,} × {header.height:,} pixels"
     if header.width < 1 or header.height < 1:
         raise RejectedImage("corrupt", f"The header says {size}: there is no picture.")
@@ -154,7 +153,7 @@ def _check_limits(header: Header, limits: DecodeLimits) -> None:
             "too-large",
             f"The picture is {size}; at most {limits.max_pixels / 1e6:,.0f} megapixels are read.",
         )
-    needed = estimated_bytes(header, 8)
+    needed = estimated_bytes(header, factor)
     if needed > limits.memory_mb * 2**20:
         raise RejectedImage(
             "too-large",
@@ -173,8 +172,7 @@ def _decode_pixels(data: bytes, header: Header, factor: int) -> npt.NDArray[np.g
     """(h, w, 3) uint8 RGB; from HEIC and where there is alpha, (h, w[, 3 or 4]) in BGR order."""
     if not header.complete:
         raise _undecodable(header)
-    if header.first_frame_end is not None:
-        data = data[: header.first_frame_end] + _GIF_TRAILER
+    data = codec_input(data, header)
     try:
         pixels = decode_heic(data) if header.format == "heic" else _imdecode(data, header, factor)
     except MemoryError:

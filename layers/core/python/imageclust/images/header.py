@@ -69,10 +69,28 @@ def read_header(data: bytes) -> Header:
         raise RejectedImage(kind, reason)
     try:
         return reader(data)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         raise RejectedImage(
             "truncated", "The file ends before its header does; it is cut short."
         ) from None
+
+
+def codec_input(data: bytes, header: Header) -> bytes:
+    """The part of a file that its codec is given: one picture, and nothing around it.
+
+    Less to parse is less to attack: later frames of a GIF are cut off, and of a PNG only the chunks
+    of the still picture are kept (OpenCV 5.0 can crash on a damaged animated PNG).
+    """
+    if header.format == "gif" and header.first_frame_end is not None:
+        return data[: header.first_frame_end] + b"\x3b"
+    if header.format == "png":
+        chunks = list(_png_chunks(data))
+        if any(name not in _PNG_STILL for name, _, _ in chunks):
+            still = (
+                data[at - 8 : at + size + 4] for name, at, size in chunks if name in _PNG_STILL
+            )
+            return data[:8] + b"".join(still)
+    return data
 
 
 def _reader_of(data: bytes) -> Callable[[bytes], Header] | None:
@@ -238,6 +256,7 @@ def _late_exif(data: bytes, at: int) -> bytes | None:
 
 # ── PNG ──────────────────────────────────────────────────────────────────────────────────────────
 
+_PNG_STILL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
