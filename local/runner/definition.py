@@ -482,16 +482,11 @@ class _Parser:
         if not rules:
             raise InvalidDefinition(fields.where, "Choices: a non-empty array is required")
         default = fields.text("Default") if fields.has("Default") else None
-        return Choice(
-            name,
-            "Choice",
-            default,
-            _assign(fields),
-            fields.template("Output"),
-            (),
-            (),
-            tuple(rules),
-        )
+        for field in ("Assign", "Output"):
+            # The guide and the specification differ on whether it counts when a rule matched.
+            if fields.has(field):
+                raise InvalidDefinition(fields.where, f"{field}: put it in the rules of a Choice")
+        return Choice(name, "Choice", default, {}, None, (), (), tuple(rules))
 
     @staticmethod
     def _fail(name: str, fields: _Fields) -> Fail:

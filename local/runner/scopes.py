@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Stopped(Exception):  # noqa: N818 - a signal inside the runner, not an error for users
+class Stopped(Exception):
     """Raised in a thread whose scope was stopped."""
 
 

@@ -170,6 +170,14 @@ def test_what_is_wrong_or_unknown_is_refused_by_name(state, path, to, message):
             {"Type": "Choice", "Choices": [{"Variable": "$.x", "IsNull": True, "Next": "A"}]},
             "Condition",
         ),
+        (
+            {
+                "Type": "Choice",
+                "Choices": [{"Condition": True, "Next": "A"}],
+                "Assign": {"x": 1},
+            },
+            "Assign: put it in the rules",
+        ),
         ({"Type": "Fail", "Next": "A"}, "Next: unknown"),
         ({"Type": "Succeed", "Assign": {}}, "Assign: unknown"),
         ({"Type": "Parallel", "Branches": [], "End": True}, "Branches: a non-empty array"),

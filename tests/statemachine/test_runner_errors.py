@@ -129,7 +129,8 @@ def test_full_jitter_spreads_over_the_whole_interval(runner):
     ]
     runner.run({"A": runner.call("f", Retry=retry)}, jitter=random.Random(1))
     assert len(runner.sleeps) == 200
-    assert 0 <= min(runner.sleeps) < 1 < 7 < max(runner.sleeps) <= 8
+    assert 0 <= min(runner.sleeps) < 1
+    assert 7 < max(runner.sleeps) <= 8
 
 
 def test_retry_count_is_in_the_context(runner):

@@ -68,17 +68,16 @@ def test_the_first_rule_that_holds_is_taken(runner):
                     "Next": "Middle",
                 },
             ],
-            "Assign": {"why": "default"},
             "Default": "Small",
         },
         "Big": end("big"),
         "Middle": end("{% $why & $states.input %}"),
-        "Small": end("{% $why %}"),
+        "Small": end("{% $exists($why) %}"),
     }
     assert [runner.run(states, {"n": n}).output for n in (11, 6, 1)] == [
         "big",
         "middlechosen",
-        "default",
+        False,
     ]
 
 
