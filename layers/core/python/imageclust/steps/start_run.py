@@ -82,17 +82,19 @@ def start_run(
         item = _collection(services.table, collection)
         holder = item.get("running_run")
         if holder == run_id:
+            since = item["running_since"]
             break
         if holder is not None:
             if _under_way(services, item, now):
                 raise AlreadyRunning(collection, holder)
             continue
         look_again(services, collection, now + RECHECK)
-        if _claim(services.table, item, request, now):
+        since = _iso(now)
+        if _claim(services.table, item, request, since):
             break
     else:
         raise StoreUnavailable(f"'{collection}' is changing too fast to start a run.")
-    _launch(services, request.to_json(), created=_iso(now))
+    _launch(services, request.to_json(), created=since)
     run = _run(services.table, run_id)
     if run is not None and run["state"] != "RUNNING":
         # It was over before our claim (two calls with one key) or is over already.
@@ -225,7 +227,7 @@ def _let_go(services: Services, collection: str, run_id: str, now: datetime) -> 
             return
         held = item.get("running_run") == run_id
         dirty = item.get("dirty")
-        if held and dirty is None and _gives_back(run):
+        if held and dirty is None and _gives_back(item, run):
             dirty = item.get("absorbed")
         changes: JSON = {"dirty": dirty, **(dict.fromkeys(_CLAIM) if held else {})}
         # Run ids of one collection sort by time: a late end of an old run hides no newer one.
@@ -259,11 +261,11 @@ def _end(table: Table, collection: str, run_id: str, state: RunState, changes: J
     raise StoreUnavailable(f"The run {run_id} is changing too fast to end it.")
 
 
-def _claim(table: Table, item: JSON, request: RunRequest, now: datetime) -> bool:
+def _claim(table: Table, item: JSON, request: RunRequest, since: str) -> bool:
     changes = {
         "running_run": request.run_id,
         "running_request": request.to_json(),
-        "running_since": _iso(now),
+        "running_since": since,
         "absorbed": item.get("dirty"),
         "dirty": None,
     }
@@ -318,8 +320,11 @@ def _stop(services: Services, run_id: str) -> None:
         return  # it ended meanwhile
 
 
-def _gives_back(run: JSON | None) -> bool:
-    return run is None or (run["state"] != "SUCCEEDED" and run.get("trigger") != "upload")
+def _gives_back(item: JSON, run: JSON | None) -> bool:
+    """Whether the changes that the claim took over still wait for a run."""
+    if run is None or run.get("created") != item["running_since"]:
+        return True  # the claim came after the run: two calls with one key
+    return run["state"] != "SUCCEEDED" and run.get("trigger") != "upload"
 
 
 def _remembered(table: Table, collection: str, key: str, *, run_id: str, digest: str) -> str:
@@ -349,4 +354,4 @@ def _run(table: Table, run_id: str) -> JSON | None:
 
 
 def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
