@@ -297,7 +297,7 @@ def _hash(content: Any, algorithm: Any) -> str:
     text = (
         content if isinstance(content, str) else json.dumps(_plain(content), separators=(",", ":"))
     )
-    return _HASHES[algorithm](text.encode()).hexdigest()
+    return _HASHES[algorithm](text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _random(seed: Any = None) -> float:

@@ -177,7 +177,7 @@ class ResultFiles:
             flat = self._transformation == "FLATTEN" and isinstance(output, list)
             kept = output if flat and isinstance(output, list) else [output]
         for value in kept:
-            data = to_text(value).encode()
+            data = to_text(value).encode("utf-8", "backslashreplace")
             self._held[status].append(data)
             self._bytes[status] += len(data) + 1
         if self._bytes[status] >= CHUNK_BYTES:
@@ -198,7 +198,7 @@ class ResultFiles:
             },
         }
         key = f"{self._folder}/manifest.json"
-        self._write(key, to_text(manifest).encode())
+        self._write(key, to_text(manifest).encode("utf-8", "backslashreplace"))
         return {"Bucket": self._bucket, "Key": key}
 
     def _flush(self, status: str) -> None:
