@@ -38,6 +38,9 @@ def clients() -> Clients:
         assert made.s3
         assert made.dynamodb
         assert made.s3vectors
+        assert made.rekognition
+        assert made.bedrock
+        assert made.bedrock_runtime
         return made
 
 

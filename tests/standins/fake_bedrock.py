@@ -1,0 +1,318 @@
+"""Bedrock: Converse, InvokeModel for embeddings, and batch inference with its awkward truths."""
+
+import base64
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import botocore.session
+import cv2
+import numpy as np
+from botocore.validate import ParamValidator
+from moto.bedrock.responses import BedrockResponse
+from moto.bedrockruntime.responses import BedrockRuntimeResponse
+from moto.s3.models import s3_backends
+
+from tests.standins.endpoint import AwsError, check_answer, served
+
+_ACCOUNT = "123456789012"
+_RUNTIME = botocore.session.Session().get_service_model("bedrock-runtime")
+
+_SHOWN = (
+    "clientRequestToken",
+    "inputDataConfig",
+    "jobName",
+    "modelId",
+    "modelInvocationType",
+    "outputDataConfig",
+    "roleArn",
+    "timeoutDurationInHours",
+)
+
+JSON = dict[str, Any]
+
+
+def name_from_facts(request: JSON) -> str:
+    """What a well-behaved model says: a name made of the facts in the message."""
+    text = next(part["text"] for part in request["messages"][0]["content"] if "text" in part)
+    found = re.fullmatch(r"<facts>\n(.*)\n</facts>", text, re.DOTALL)
+    assert found, "the message holds one block of facts"
+    facts = json.loads(found[1])
+    words = [fact["name"] for fact in (*facts["labels"], *facts["attributes"])] or ["Pictures"]
+    return json.dumps(
+        {
+            "title": words[0][:25],
+            "phrase": f"{facts['pictures']} pictures of {', '.join(words[:3])}"[:100],
+            "description": f"A group that shows {', '.join(words[:5])}."[:400],
+        }
+    )
+
+
+@dataclass
+class BatchPlan:
+    """How batch jobs go.
+
+    Args:
+        polls: looks at a job (List or Get) before it ends; None never ends by itself.
+        status: how it ends; a job with fewer records than ``minimum`` always ends as Failed.
+        minimum: records that a job needs.
+        fail: record ids that the model fails on.
+        processed: share of the records that are processed at all before the job ends.
+        seed: of the order of the output.
+        hidden: looks at the list during which a new job does not show in it yet.
+    """
+
+    polls: int | None = 1
+    status: str = "Completed"
+    minimum: int = 100
+    fail: frozenset[str] = frozenset()
+    processed: float = 1.0
+    seed: int = 1
+    hidden: int = 0
+
+
+@dataclass
+class _Job:
+    request: JSON
+    arn: str
+    submitted: datetime
+    status: str = "Submitted"
+    looks: int = 0
+    counts: JSON = field(default_factory=dict)
+
+
+class FakeBedrock:
+    """One account's Bedrock in one region.
+
+    Args:
+        reply: text of the model for a Converse request (on demand or in a batch).
+        batch: how batch jobs go.
+
+    ``script`` holds replies or errors for the next Converse calls, used before ``reply``.
+    ``events`` collects the EventBridge events of jobs; nothing delivers them, as they may come
+    late or never. ``conversations`` and ``jobs`` show what was asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        reply: Callable[[JSON], str] = name_from_facts,
+        batch: BatchPlan | None = None,
+    ) -> None:
+        self.reply = reply
+        self.batch = batch or BatchPlan()
+        self.script: list[str | AwsError] = []
+        self.throttle_next = 0
+        self.events: list[JSON] = []
+        self.conversations: list[JSON] = []
+        self.jobs: dict[str, _Job] = {}
+        self.creations = 0
+
+    @contextmanager
+    def serve(self) -> Iterator["FakeBedrock"]:
+        """Answer for bedrock and bedrock-runtime while moto is on."""
+        runtime = {"Converse": self._converse, "InvokeModel": self._invoke}
+        control = {
+            "CreateModelInvocationJob": self._create_job,
+            "GetModelInvocationJob": self._get_job,
+            "ListModelInvocationJobs": self._list_jobs,
+        }
+        with (
+            served(BedrockRuntimeResponse, "bedrock-runtime", runtime),
+            served(BedrockResponse, "bedrock", control),
+        ):
+            yield self
+
+    def finish(self, name: str) -> None:
+        """End the newest job of this name now, write its output and note its event."""
+        job = [job for job in self.jobs.values() if job.request["jobName"] == name][-1]
+        self._end(job)
+
+    # --- Converse and InvokeModel
+
+    def _converse(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        self.conversations.append(request)
+        if self.script:
+            scripted = self.script.pop(0)
+            if isinstance(scripted, AwsError):
+                raise scripted
+            return _answer(scripted)
+        return _answer(self.reply(request))
+
+    def _invoke(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        body = json.loads(request["body"])
+        if "titan-embed-image" in request["modelId"]:
+            size = body["embeddingConfig"]["outputEmbeddingLength"]
+            answer: JSON = {"embedding": _vector(body["inputImage"], size), "message": None}
+        else:
+            assert body["schemaVersion"] == "nova-multimodal-embed-v1"
+            assert body["taskType"] == "SINGLE_EMBEDDING"
+            asked = body["singleEmbeddingParams"]
+            assert asked["embeddingPurpose"] == "CLUSTERING"
+            picture = asked["image"]["source"]["bytes"]
+            row = _vector(picture, asked["embeddingDimension"])
+            answer = {"embeddings": [{"embeddingType": "IMAGE", "embedding": row}]}
+        return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
+
+    def _maybe_throttle(self) -> None:
+        if self.throttle_next:
+            self.throttle_next -= 1
+            raise AwsError("ThrottlingException", "Too many requests, please wait")
+
+    # --- batch inference
+
+    def _create_job(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        self.creations += 1
+        for job in self.jobs.values():
+            if job.request["clientRequestToken"] == request["clientRequestToken"]:
+                if job.request != request:
+                    raise AwsError("ConflictException", "Token used with other parameters")
+                return {"jobArn": job.arn}
+        number = f"{len(self.jobs):012d}"
+        arn = f"arn:aws:bedrock:us-east-1:{_ACCOUNT}:model-invocation-job/{number}"
+        # Creating a job does not look at its records.
+        self.jobs[arn] = _Job(request=request, arn=arn, submitted=datetime.now(UTC))
+        return {"jobArn": arn}
+
+    def _get_job(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        job = self.jobs.get(request["jobIdentifier"])
+        if job is None:
+            raise AwsError("ResourceNotFoundException", "No such job")
+        self._look(job)
+        return self._summary(job)
+
+    def _list_jobs(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        found = []
+        for job in self.jobs.values():
+            if request.get("nameContains", "") in job.request["jobName"]:
+                if job.looks < self.batch.hidden:
+                    job.looks += 1
+                else:
+                    found.append(self._summary(job))
+        found.sort(key=lambda summary: summary["jobArn"], reverse=True)
+        return {"invocationJobSummaries": found[: request.get("maxResults", 100)]}
+
+    def _summary(self, job: _Job) -> JSON:
+        return {
+            "jobArn": job.arn,
+            "status": job.status,
+            "submitTime": job.submitted,
+            **{name: job.request[name] for name in _SHOWN},
+            **job.counts,
+        }
+
+    def _look(self, job: _Job) -> None:
+        job.looks += 1
+        if job.status in ("Submitted", "InProgress"):
+            job.status = "InProgress"
+            polls = self.batch.polls
+            if polls is not None and job.looks >= polls + self.batch.hidden:
+                self._end(job)
+
+    def _end(self, job: _Job) -> None:
+        source = job.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
+        records = [json.loads(line) for line in _read(source).splitlines()]
+        ids = [record["recordId"] for record in records]
+        assert len(set(ids)) == len(ids), "record ids are unique"
+        if len(records) < self.batch.minimum:
+            job.status = "Failed"
+        else:
+            job.status = self.batch.status
+            self._write_output(job, records, source)
+        self.events.append(
+            {
+                "source": "aws.bedrock",
+                "detail-type": "Batch Inference Job State Change",
+                "account": _ACCOUNT,
+                "region": "us-east-1",
+                "resources": [job.arn],
+                "detail": {
+                    "batchJobArn": job.arn,
+                    "batchJobName": job.request["jobName"],
+                    "status": job.status,
+                },
+            }
+        )
+
+    def _write_output(self, job: _Job, records: list[JSON], source: str) -> None:
+        done = records[: round(len(records) * self.batch.processed)]
+        lines = []
+        for record in done:
+            asked = _decoded(record["modelInput"])
+            shape = _RUNTIME.operation_model("Converse").input_shape
+            assert shape is not None
+            report = ParamValidator().validate(asked | {"modelId": "of the job"}, shape)
+            assert not report.has_errors(), report.generate_report()
+            if record["recordId"] in self.batch.fail:
+                result = {"error": {"errorCode": 400, "errorMessage": "content was filtered"}}
+            else:
+                answer = check_answer("bedrock-runtime", "Converse", _answer(self.reply(asked)))
+                result = {"modelOutput": answer}
+            lines.append({"recordId": record["recordId"], **result})
+        random.Random(self.batch.seed).shuffle(lines)
+        failed = sum("error" in line for line in lines)
+        job.counts = {
+            "totalRecordCount": len(records),
+            "processedRecordCount": len(done),
+            "successRecordCount": len(done) - failed,
+            "errorRecordCount": failed,
+        }
+        output = job.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"].rstrip("/")
+        folder = f"{output}/{job.arn.rpartition('/')[2]}"
+        name = source.rpartition("/")[2]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        _write(f"{folder}/{name}.out", text.encode())
+        _write(f"{folder}/manifest.json.out", json.dumps(job.counts).encode())
+
+
+def _answer(text: str) -> JSON:
+    return {
+        "output": {"message": {"role": "assistant", "content": [{"text": text}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 100, "outputTokens": 50, "totalTokens": 150},
+        "metrics": {"latencyMs": 300},
+    }
+
+
+def _vector(picture: str, size: int) -> list[float]:
+    pixels = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    assert max(pixels.shape[:2]) <= 2048
+    small = cv2.resize(pixels, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+    mixing = np.random.default_rng(0).normal(size=(size, small.size))
+    row: list[float] = (mixing @ (small - 127.5)).tolist()
+    return row
+
+
+def _decoded(model_input: JSON) -> JSON:
+    """The record's input with the base64 text of pictures as bytes, as Converse takes them."""
+    asked: JSON = json.loads(json.dumps(model_input))
+    for message in asked["messages"]:
+        for part in message["content"]:
+            if "image" in part:
+                source = part["image"]["source"]
+                source["bytes"] = base64.b64decode(source["bytes"], validate=True)
+    return asked
+
+
+def _read(uri: str) -> bytes:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    found = s3_backends[_ACCOUNT]["aws"].get_object(bucket, key)
+    assert found is not None, f"{uri} is not there"
+    return bytes(found.value)
+
+
+def _write(uri: str, data: bytes) -> None:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    s3_backends[_ACCOUNT]["aws"].put_object(bucket, key, BytesIO(data).getvalue())
