@@ -1,0 +1,254 @@
+"""Are two pictures the same one? Thumbnails are turned, aligned and compared block by block.
+
+Alignment is by enhanced correlation (Evangelidis and Psarakis, 2008) over affine maps, first at
+32 × 32 in the likeliest of the eight orientations, then at 128 × 128. The comparison is on the
+middle band of detail, so blur, noise and light do not count against a copy, and the worst tenth
+of the detail must agree too, so a moved subject or another print on the same shirt does.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+COARSE_SIDE = 32
+FINE_SIDE = 128
+_BLOCKS = 8
+_SCALES = (1.0, 0.85, 1.15)
+_SURE = 0.97
+_HOPELESS = 0.6
+_COARSE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-3)
+_FINE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
+_LEAST_OVERLAP = 0.25
+_COLOURFUL = 6.0
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How the second picture lies on the first.
+
+    ``score`` is the correlation where they overlap, ``orientation`` 0 to 7 (mirrored across, down,
+    then turned), ``warp`` (2, 3) float32 maps COARSE_SIDE pixels of the first to the second.
+    """
+
+    score: float
+    orientation: int
+    warp: Plane
+
+
+@dataclass(frozen=True)
+class Match:
+    """Agreement of two aligned pictures.
+
+    ``structure`` is the mean agreement of their blocks weighted by detail, ``worst`` that of the
+    worst tenth of the detail, both at most 1; ``overlap`` is the share of the first that both
+    show; ``colour`` the agreement of their hues, 1 where either is grey.
+    """
+
+    structure: float
+    worst: float
+    overlap: float
+    colour: float
+
+
+NO_MATCH = Match(0.0, 0.0, 0.0, 0.0)
+
+
+def coarse_view(rgb: NDArray[np.uint8]) -> Plane:
+    """(h, w, 3) or (h, w) uint8 → (32, 32) float32 grey, smoothed; shape is given up."""
+    grey = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    middle = _resized(grey, 2 * COARSE_SIDE).astype(np.float32)
+    return _resized(_smooth(middle, 1.0), COARSE_SIDE)
+
+
+def fine_view(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(h, w, 3) or (h, w) uint8 → (128, 128, 3) uint8."""
+    square = _resized(rgb, FINE_SIDE)
+    return square if square.ndim == 3 else np.repeat(square[:, :, None], 3, axis=2)
+
+
+def align(first: Plane, second: Plane) -> Alignment:
+    """Best affine alignment of two coarse views over the eight orientations."""
+    pattern = _standard(first).ravel()
+    scores = [
+        float(pattern @ _standard(_oriented(second, o)).ravel()) / pattern.size for o in range(8)
+    ]
+    orientation = int(np.argmax(scores))
+    turned = _oriented(second, orientation)
+    best = Alignment(scores[orientation], orientation, _centred_scale(1.0))
+    if best.score > _SURE:
+        return best
+    for scale in _SCALES:
+        warp = _refined(first, turned, _centred_scale(scale), _COARSE_STOP)
+        if warp is not None:
+            score = _correlation(first, turned, warp)
+            if score > best.score:
+                best = Alignment(score, orientation, warp)
+        if best.score > _SURE or best.score < _HOPELESS:
+            break
+    return best
+
+
+def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alignment) -> Match:
+    """Agreement of two fine views, starting from the alignment of their coarse views."""
+    turned = _oriented(second, alignment.orientation)
+    a, b = (_smooth(_grey(view), 1.5) for view in (first, turned))
+    warp = _scaled(alignment.warp, FINE_SIDE / COARSE_SIDE)
+    refined = _refined(a, b, warp, _FINE_STOP)
+    warp = warp if refined is None else refined
+    both = _overlap(warp, FINE_SIDE, margin=4)
+    overlap = float(both.mean())
+    if overlap < _LEAST_OVERLAP:
+        return NO_MATCH
+    b = _warped(b, warp, cv2.BORDER_REPLICATE)
+    p, q = (view - _smooth(view, 6.0) for view in (a, b))
+    p_sd, q_sd = float(p[both].std()), float(q[both].std())
+    if min(p_sd, q_sd) < 0.5:
+        return NO_MATCH  # nothing to recognise: a plain wall is nobody's copy
+    p, q = ((view - view[both].mean()) * both / sd for view, sd in ((p, p_sd), (q, q_sd)))
+    structure, worst = _block_agreement(p, q, both)
+    colour = _colour_agreement(first, turned, _scaled(warp, COARSE_SIDE / FINE_SIDE))
+    return Match(structure, worst, overlap, colour)
+
+
+def _block_agreement(p: Plane, q: Plane, both: NDArray[np.bool_]) -> tuple[float, float]:
+    side = FINE_SIDE // _BLOCKS
+
+    def total(plane: Plane) -> NDArray[np.float64]:
+        blocks = plane.reshape(_BLOCKS, side, _BLOCKS, side)
+        return np.asarray(blocks.sum(axis=(1, 3), dtype=np.float64))
+
+    count = total(both.astype(np.float32))
+    used = count > side * side / 2
+    count = np.maximum(count, 1)
+    mean_p, mean_q = total(p) / count, total(q) / count
+    pp = total(p * p) / count - mean_p**2
+    qq = total(q * q) / count - mean_q**2
+    pq = total(p * q) / count - mean_p * mean_q
+    # Structure and contrast of SSIM (Wang et al., 2004); the constant forgives blocks of noise.
+    agreement = ((2 * pq + 0.15) / (pp + qq + 0.15))[used]
+    if not agreement.size:
+        return 0.0, 0.0
+    weight = ((pp + qq) / 2 + 0.05)[used]
+    weight /= weight.sum()
+    order = np.argsort(agreement, kind="stable")
+    tenth = min(int(np.searchsorted(np.cumsum(weight[order]), 0.1)), len(order) - 1)
+    return float((agreement * weight).sum()), float(agreement[order][tenth])
+
+
+def _colour_agreement(first: NDArray[np.uint8], second: NDArray[np.uint8], warp: Plane) -> float:
+    """Correlation of hue and strength of colour, at COARSE_SIDE: colour has no fine detail."""
+    both = _overlap(warp, COARSE_SIDE, margin=1)
+    a = _chroma(first)[both]
+    b = _warped(_chroma(second), warp, cv2.BORDER_REPLICATE)[both]
+    if not len(a):
+        return 1.0
+    strength = float(np.sqrt((a * a).sum(1).mean())), float(np.sqrt((b * b).sum(1).mean()))
+    if min(strength) < _COLOURFUL:
+        return 1.0
+    return float((a * b).sum(1).mean()) / (strength[0] * strength[1])
+
+
+def _chroma(rgb: NDArray[np.uint8]) -> Plane:
+    small = _resized(rgb, COARSE_SIDE).astype(np.float32) / 255
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    return np.asarray(lab[:, :, 1:], dtype=np.float32)
+
+
+def _grey(rgb: NDArray[np.uint8]) -> Plane:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def _smooth(plane: Plane, sigma: float) -> Plane:
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma), dtype=np.float32)
+
+
+def _resized(image: NDArray[Any], side: int) -> NDArray[Any]:
+    shrink = min(image.shape[:2]) >= side
+    flag = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (side, side), interpolation=flag))
+
+
+def _oriented(view: NDArray[Any], orientation: int) -> NDArray[Any]:
+    turned = view.swapaxes(0, 1) if orientation >= 4 else view
+    if orientation & 1:
+        turned = turned[:, ::-1]
+    if orientation & 2:
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned)
+
+
+def _standard(view: Plane) -> Plane:
+    centred: Plane = view - view.mean()
+    spread = max(float(np.sqrt((centred * centred).mean())), 1.0)
+    return np.asarray(centred / np.float32(spread), dtype=np.float32)
+
+
+def _centred_scale(scale: float) -> Plane:
+    shift = (1 - scale) * (COARSE_SIDE - 1) / 2
+    return np.array([[scale, 0, shift], [0, scale, shift]], np.float32)
+
+
+def _scaled(warp: Plane, factor: float) -> Plane:
+    """The same map on a grid ``factor`` times as fine (pixel centres at halves)."""
+    linear, shift = warp[:, :2], warp[:, 2]
+    half = np.full(2, (factor - 1) / 2, np.float32)
+    moved = factor * shift + half - linear @ half
+    return np.concatenate([linear, moved[:, None]], axis=1).astype(np.float32)
+
+
+def _refined(
+    first: Plane, second: Plane, warp: Plane, stop: tuple[int, int, float]
+) -> Plane | None:
+    """The map that correlates best, from ``warp``; None where the search runs away."""
+    try:
+        _, better = cv2.findTransformECC(
+            first, second, warp.copy(), cv2.MOTION_AFFINE, stop, _everywhere(len(first)), 3
+        )
+    except cv2.error:  # how OpenCV says that it did not converge
+        return None
+    return np.asarray(better, dtype=np.float32)
+
+
+def _warped(view: Plane, warp: Plane, border: int = cv2.BORDER_CONSTANT) -> Plane:
+    size = (view.shape[1], view.shape[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(view, warp, size, flags=flags, borderMode=border), np.float32)
+
+
+def _overlap(warp: Plane, side: int, *, margin: int) -> NDArray[np.bool_]:
+    """(side, side): where the second picture, so laid, covers the first; edges left out."""
+    y, x = _grid(side, margin)
+    u = warp[0, 0] * x + warp[0, 1] * y + warp[0, 2]
+    v = warp[1, 0] * x + warp[1, 1] * y + warp[1, 2]
+    last = side - 1 - margin
+    mask = np.zeros((side, side), bool)
+    mask[margin : side - margin, margin : side - margin] = (
+        (u >= margin) & (u <= last) & (v >= margin) & (v <= last)
+    )
+    return mask
+
+
+@cache
+def _everywhere(side: int) -> NDArray[np.uint8]:
+    return np.ones((side, side), np.uint8)
+
+
+@cache
+def _grid(side: int, margin: int) -> tuple[Plane, Plane]:
+    y, x = np.mgrid[margin : side - margin, margin : side - margin].astype(np.float32)
+    return y, x
+
+
+def _correlation(first: Plane, second: Plane, warp: Plane) -> float:
+    both = _overlap(warp, COARSE_SIDE, margin=1)
+    if both.mean() < _LEAST_OVERLAP:
+        return 0.0
+    a, b = first[both], _warped(second, warp)[both]
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + a.size))
