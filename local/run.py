@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -63,13 +64,15 @@ def run_folder(
     progress = Progress(sys.stderr)
     services = open_services(home, listener=progress.tell, exclude=[out])
     use(services)
-    with _only_one(home, name), progress:
-        _link(home, name, photos)
-        record = _run(services, name, config)
-    if record["state"] == "SUCCEEDED":
-        copy_results(services, record, out)
-        if not quiet:
-            print(_summary(record, out))
+    with closing(services):
+        with _only_one(home, name), progress:
+            _link(home, name, photos)
+            record = _run(services, name, config)
+        if record["state"] == "SUCCEEDED":
+            copy_results(services, record, out)
+            record = json.loads((out / "run.json").read_bytes())
+            if not quiet:
+                print(_summary(record, out))
     return RunOutcome(record=record, failure=record.get("failure"))
 
 
@@ -146,8 +149,6 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
 
 
 def _image_ids(services: Services, record: JSON) -> Iterator[str]:
-    import json
-
     uri = keys.join_uri(
         services.settings.data_bucket, keys.export_key(record["run_id"], "images.jsonl")
     )

@@ -123,7 +123,10 @@ class LocalWorkflows:
     def _run(self, workflow: Workflow, run_id: str, request: JSON) -> None:
         listener = self._listener
         told = None if listener is None else (lambda event: listener(run_id, event))
-        execution = workflow.run(request, name=run_id, listener=told)
+        try:
+            execution = workflow.run(request, name=run_id, listener=told)
+        except Exception as error:  # noqa: BLE001 - the edge of the thread: whoever waits is told
+            execution = Execution("FAILED", error=type(error).__name__, cause=str(error))
         with self._lock:
             self._ended[run_id] = execution
             del self._running[run_id]

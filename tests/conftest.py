@@ -36,11 +36,12 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Services:
+def services(tmp_path: Path) -> Iterator[Services]:
     """Local services over an empty state folder, bound as the process's own."""
     made = open_services(tmp_path / "home")
     wiring.use(made)
-    return made
+    yield made
+    made.close()
 
 
 def picture(seed: int, *, family: int = 0, size: tuple[int, int] = (96, 72)) -> np.ndarray:

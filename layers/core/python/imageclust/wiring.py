@@ -7,7 +7,6 @@ A Lambda function wires itself to AWS on first use. On one machine the command l
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from imageclust.settings import Settings
 
 if TYPE_CHECKING:
     from imageclust.embedding import Embedder, ModelRegistry, OnnxModel
-    from imageclust.images import Processed
+    from imageclust.images import DecodePool, Processed
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Services:
     ``decode`` turns file contents into pictures of at least the given short side, in order, a
     rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
-    so opening only to read the key is cheap.
+    so opening only to read the key is cheap. ``close`` ends worker processes and connections.
     """
 
     settings: Settings
@@ -55,6 +54,7 @@ class Services:
     open_labeler: Callable[[str], Labeler | None]
     open_describer: Callable[[str], Describer]
     open_batch_describer: Callable[[str], BatchDescriber]
+    close: Callable[[], None]
 
 
 _current: list[Services] = []
@@ -122,6 +122,10 @@ def local_services(
             )
         return DeterministicDescriber()
 
+    def close() -> None:
+        models.close()
+        table.close()
+
     return Services(
         settings=settings,
         store=store,
@@ -136,14 +140,17 @@ def local_services(
         open_labeler=models.labeler,
         open_describer=open_describer,
         open_batch_describer=lambda name: InlineBatchDescriber(open_describer(name), store, table),
+        close=close,
     )
 
 
 class _Models:
     """The models of a registry, each opened once: a warm process keeps its sessions."""
 
-    def __init__(self, registry: "ModelRegistry") -> None:
+    def __init__(self, registry: "ModelRegistry", *, decoders: int | None = None) -> None:
         self._registry = registry
+        self._decoders = decoders
+        self._pools: dict[int, DecodePool] = {}
         self._models: dict[tuple[str, str], OnnxModel] = {}
         self._builtin: dict[str, Embedder] = {}
         self._labelers: dict[str, Labeler] = {}
@@ -180,26 +187,21 @@ class _Models:
     def decode(
         self, contents: "Sequence[bytes]", min_side: int
     ) -> "Iterable[Processed | RejectedImage]":
-        from imageclust.images import Processed, decode_image, fingerprint, thumbnail
+        from imageclust.images import DecodePool, ProcessOptions
 
-        def attempt(data: bytes) -> "Processed | RejectedImage":
-            try:
-                decoded = decode_image(data, min_side=min_side)
-                return Processed(
-                    pixels=decoded.pixels,
-                    width=decoded.width,
-                    height=decoded.height,
-                    format=decoded.format,
-                    frames=decoded.frames,
-                    notes=decoded.notes,
-                    fingerprint=fingerprint(decoded, data),
-                    thumbnail=thumbnail(decoded),
+        with self._lock:
+            if min_side not in self._pools:
+                self._pools[min_side] = DecodePool(
+                    workers=self._decoders, options=ProcessOptions(min_side=min_side)
                 )
-            except RejectedImage as rejected:
-                return rejected
+            pool = self._pools[min_side]
+        return pool.map(contents)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(attempt, contents))
+    def close(self) -> None:
+        with self._lock:
+            for pool in self._pools.values():
+                pool.close()
+            self._pools.clear()
 
     def _model(self, name: str, preprocess: str) -> "OnnxModel":
         from imageclust.embedding import open_model

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclust import keys
-from imageclust.errors import NotFound, Permanent, RejectedImage
+from imageclust.errors import InvalidInput, Permanent, RejectedImage
 from imageclust.images import Processed
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Key
@@ -77,7 +77,7 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
             pointer |= fact
         else:
             thumbnail = keys.join_uri(bucket, keys.thumbnail_key(image.image_id))
-            services.store.write(thumbnail, item.thumbnail, content_type="image/webp")
+            services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
             fact = {"row": next(row), **facts_of(item)}
             pointer |= {"shard": shard, "row": fact["row"], "size": len(data)}
         # A fault of the machine is not a property of the bytes: the next run tries again.
@@ -123,7 +123,7 @@ def _process(
     for image in images:
         try:
             contents.append(services.store.read(image.uri))
-        except (NotFound, Permanent) as error:
+        except (InvalidInput, Permanent) as error:
             contents.append(RejectedImage("unreadable", str(error)))
     readable = [data for data in contents if isinstance(data, bytes)]
     decoded = iter(services.decode(readable, min_side))

@@ -137,7 +137,7 @@ def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) ->
             image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
         except NotFound:
             return replace(file, reason="the file was removed while the run was reading it"), None
-        except Permanent as error:
+        except (InvalidInput, Permanent) as error:
             return replace(file, reason=str(error)), None
         pointer = {
             "pk": keys.seen_pk(item.uri),

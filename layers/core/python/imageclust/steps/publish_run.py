@@ -3,14 +3,18 @@
 The switch of ``current_run`` comes last: until then readers see the run before.
 """
 
+import contextlib
 import json
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 
 import numpy as np
 
+import imageclust
 from imageclust import keys
 from imageclust.errors import Conflict, LawBroken
 from imageclust.exports import Export, export_files
@@ -94,6 +98,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         "state": "SUCCEEDED",
         "config": request.config.to_json(),
         "counts": counts.to_json(),
+        "images": request.plan["images"],
         "clusters": len(cluster_items),
         "models": {
             "embedder": request.plan["embedder"],
@@ -105,6 +110,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         "method": result["method"],
         "settings": result["settings"],
         "seconds": seconds,
+        "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     export = Export(
@@ -136,6 +142,15 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         {"run_id": request.run_id, "collection": request.collection, "counts": counts.to_json()},
     )
     return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes results, as far as this process has them."""
+    found = {"imageclust": imageclust.__version__, "python": platform.python_version()}
+    for package in ("numpy", "scipy", "onnxruntime", "opencv-python-headless"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def outcomes_of(files: list[FileSeen], places: dict[str, JSON]) -> list[Outcome]:

@@ -67,7 +67,7 @@ class FileStore:
     def write(self, uri: str, data: bytes, *, content_type: str = "") -> None:  # noqa: ARG002
         """Create or replace the file, all or nothing.
 
-        Raises StoreUnavailable when the disk is full, Permanent when the folder is read-only.
+        Raises Permanent when the disk is full or the folder is read-only.
         """
         path = self._writable(uri)
         temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{next(self._numbers)}")
@@ -254,7 +254,8 @@ def _raise_reading(error: OSError, path: Path) -> NoReturn:
 def _raise_writing(error: OSError, path: Path) -> NoReturn:
     cause = os.strerror(error.errno or 0)
     if error.errno in _FULL:
-        raise StoreUnavailable(
+        # Not retryable: nobody frees space while the workflow waits between two attempts.
+        raise Permanent(
             f"{_shown(path)} cannot be written because the disk is full: free some space and "
             "run again; what is stored so far is kept."
         ) from error

@@ -1,0 +1,385 @@
+"""``imageclust run`` as a person uses it: results, bad input, running again."""
+
+import csv
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from imageclust.errors import Permanent
+
+from local.cli import main
+from tests.conftest import jpeg, picture
+
+MakePhotos = Callable[..., Path]
+
+
+class Cli:
+    """Runs the command line in this process over one state folder."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home, self.out, self.capsys = folder / "home", folder / "out", capsys
+
+    def run(self, photos: Path, *options: str, out: Path | None = None) -> tuple[int, str, str]:
+        arguments = ["run", str(photos), "--home", str(self.home), "--out", str(out or self.out)]
+        code = main([*arguments, *options])
+        told = self.capsys.readouterr()
+        return code, told.out, told.err
+
+    def rows(self) -> list[dict[str, str]]:
+        text = (self.out / "assignments.csv").read_text(encoding="utf-8", errors="surrogateescape")
+        return list(csv.DictReader(text.splitlines()))
+
+    def record(self) -> Any:
+        return json.loads((self.out / "run.json").read_text())
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(tmp_path, capsys)
+
+
+def assert_conserved(cli: Cli, seen: int) -> None:
+    counts = cli.record()["counts"]
+    status = Counter(row["status"] for row in cli.rows())
+    assert counts["seen"] == seen == len(cli.rows())
+    assert counts == {
+        "seen": seen,
+        "clustered": status["clustered"],
+        "outliers": status["outlier"],
+        "duplicates": status["duplicate"],
+        "rejected": status["rejected"],
+    }
+
+
+def test_a_folder_becomes_named_clusters(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos(families=3, each=8)
+    code, told, _ = cli.run(photos, "--clusters", "3")
+    assert code == 0
+    assert str(cli.out / "index.html") in told
+    rows = cli.rows()
+    assert list(rows[0]) == [
+        "path", "image_id", "status", "cluster_id", "rank", "duplicate_of", "reason",
+    ]  # fmt: skip
+    assert_conserved(cli, 24)
+    found = {(row["path"].split("/")[0], row["cluster_id"]) for row in rows}
+    assert len(found) == 3, "each family is one cluster"
+
+    clusters = json.loads((cli.out / "clusters.json").read_text())
+    assert [cluster["size"] for cluster in clusters] == [8, 8, 8]
+    assert len({cluster["title"] for cluster in clusters}) == 3
+    for cluster in clusters:
+        assert {"id", "title", "phrase", "description", "size", "labels", "exemplars",
+                "cohesion"} <= set(cluster)  # fmt: skip
+        assert set(cluster["exemplars"]) <= {row["image_id"] for row in rows}
+        ranks = sorted(int(r["rank"]) for r in rows if r["cluster_id"] == cluster["id"])
+        assert ranks == list(range(8))
+
+    images = [json.loads(line) for line in (cli.out / "images.jsonl").read_text().splitlines()]
+    vectors = np.load(cli.out / "embeddings.npy")
+    assert len(images) == len(vectors) == 24
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-2)
+    by_path = {row["path"]: row["image_id"] for row in rows}
+    assert all(by_path[image["paths"][0]] == image["image_id"] for image in images)
+
+    record = cli.record()
+    assert record["state"] == "SUCCEEDED"
+    assert set(record["seconds"]) == {
+        "PlanRun", "Embed", "Label", "ClusterImages", "DescribeClusters", "PublishRun",
+    }  # fmt: skip
+    assert record["versions"]["imageclust"]
+    assert record["config"]["clusters"] == 3
+    page = (cli.out / "index.html").read_text()
+    for row in rows:
+        assert (cli.out / "thumbnails" / f"{row['image_id']}.webp").is_file()
+        assert f"thumbnails/{row['image_id']}.webp" in page
+
+
+def test_json_prints_the_record_and_nothing_else(cli: Cli, make_photos: MakePhotos) -> None:
+    code, told, _ = cli.run(make_photos(), "--json")
+    assert code == 0
+    assert json.loads(told) == cli.record()
+
+
+def test_the_photos_are_left_as_they_were(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    before = {path: path.read_bytes() for path in photos.rglob("*.jpg")}
+    assert cli.run(photos)[0] == 0
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_run_embeds_only_what_is_new(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    cli.run(photos)
+    assert cli.record()["images"]["to_embed"] == 18
+    (photos / "new.jpg").write_bytes(jpeg(picture(99, family=1)))
+    cli.run(photos)
+    assert cli.record()["images"] == {"seen": 19, "distinct": 19, "to_embed": 1, "to_label": 0}
+    first = (cli.out / "assignments.csv").read_bytes()
+    cli.run(photos)
+    assert cli.record()["images"]["to_embed"] == 0
+    assert (cli.out / "assignments.csv").read_bytes() == first
+
+
+def test_another_collection_reuses_the_same_pictures(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    cli.run(photos)
+    copy = shutil.copytree(photos, photos.parent / "copy")
+    cli.run(copy, "--collection", "other")
+    assert cli.record()["images"]["to_embed"] == 0
+
+
+def test_a_torn_shard_is_embedded_again(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    cli.run(photos)
+    before = cli.rows()
+    shard = next((cli.home / "data" / "vectors").rglob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-40])
+    assert cli.run(photos)[0] == 0
+    assert cli.record()["images"]["to_embed"] > 0
+    assert cli.rows() == before
+
+
+def test_duplicates_follow_what_they_duplicate(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    original = photos / "family 1" / "2.jpg"
+    shutil.copy(original, photos / "zz copy.jpg")
+    assert cli.run(photos, "--clusters", "3")[0] == 0
+    assert_conserved(cli, 19)
+    rows = {row["path"]: row for row in cli.rows()}
+    copy = rows["zz copy.jpg"]
+    assert copy["status"] == "duplicate"
+    assert copy["duplicate_of"] == "family 1/2.jpg"
+    assert copy["cluster_id"] == rows["family 1/2.jpg"]["cluster_id"] != ""
+    assert sum(c["size"] for c in json.loads((cli.out / "clusters.json").read_text())) == 18
+
+
+def test_files_of_one_name_in_two_folders_are_two_files(cli: Cli, make_photos: MakePhotos) -> None:
+    assert cli.run(make_photos(families=2, each=3))[0] == 0
+    assert {"family 0/0.jpg", "family 1/0.jpg"} <= {row["path"] for row in cli.rows()}
+
+
+def test_what_is_no_picture_is_rejected_with_a_reason(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    whole = jpeg(picture(1))
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 3])
+    (photos / "text.jpg").write_text("<script>alert(1)</script>")
+    assert cli.run(photos)[0] == 0
+    assert_conserved(cli, 21)
+    reasons = {row["path"]: row["reason"] for row in cli.rows() if row["status"] == "rejected"}
+    assert set(reasons) == {"empty.jpg", "cut.jpg", "text.jpg"}
+    assert all(reasons.values())
+    assert "<script>" not in (cli.out / "index.html").read_text()
+
+
+AWKWARD = [
+    "with space.jpg", "Ünïcödé 写真 🌅.jpg", "quote'\"name.jpg", "-rf.jpg", "..dots..jpg",
+    "semi;colon$(id).jpg", "=cmd|calc.jpg", ".hidden.jpg", "new\nline.jpg", "rtl-\u202egpj.jpg",
+    "<img src=x onerror=alert(1)>.jpg", "percent%20.jpg", "back\\slash.jpg", "hash#?.jpg",
+]  # fmt: skip
+
+
+def test_awkward_names_come_through_unchanged(cli: Cli, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, name in enumerate(AWKWARD):
+        (photos / name).write_bytes(jpeg(picture(number, family=number % 2)))
+    assert cli.run(photos)[0] == 0
+    with (cli.out / "assignments.csv").open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert sorted(row["path"] for row in rows) == sorted(AWKWARD)
+    assert {row["status"] for row in rows} <= {"clustered", "outlier"}
+    page = (cli.out / "index.html").read_text()
+    assert "<img src=x" not in page
+
+
+def test_a_name_that_is_not_unicode_is_kept(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    odd = os.fsencode(photos) + b"/caf\xe9.jpg"
+    with open(odd, "wb") as file:
+        file.write(jpeg(picture(5)))
+    assert cli.run(photos)[0] == 0
+    assert b"caf\xe9.jpg" in (cli.out / "assignments.csv").read_bytes()
+    assert_conserved(cli, 19)
+
+
+def test_state_and_results_inside_the_photos_are_not_photos(
+    tmp_path: Path, make_photos: MakePhotos, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos()
+    cli = Cli(photos, capsys)
+    for _ in range(2):
+        assert cli.run(photos)[0] == 0
+        assert_conserved(cli, 18)
+
+
+def test_a_sample_is_a_share_and_the_same_one_each_time(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos(families=2, each=10)
+    assert cli.run(photos, "--sample", "0.5", "--seed", "3")[0] == 0
+    first = cli.rows()
+    assert len(first) == 10
+    cli.run(photos, "--sample", "0.5", "--seed", "3")
+    assert cli.rows() == first
+    cli.run(photos, "--sample", "0.5", "--seed", "4")
+    assert {row["path"] for row in cli.rows()} != {row["path"] for row in first}
+
+
+@pytest.mark.parametrize("method", ["kmeans", "ward"])
+def test_size_bounds_hold(cli: Cli, make_photos: MakePhotos, method: str) -> None:
+    photos = make_photos(families=3, each=8)
+    code, _, _ = cli.run(photos, "--method", method, "--min-size", "5", "--max-size", "7")
+    assert code == 0
+    sizes = Counter(row["cluster_id"] for row in cli.rows())
+    assert all(5 <= size <= 7 for size in sizes.values())
+    assert_conserved(cli, 24)
+
+
+# --- bad input: exit code 2 and one sentence that says what to mend
+
+
+def refused(cli: Cli, photos: Path, *options: str) -> str:
+    code, told, complaint = cli.run(photos, *options)
+    assert code == 2
+    assert told == ""
+    lines = [line for line in complaint.splitlines() if line.startswith("imageclust: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_folder_that_does_not_exist(cli: Cli, tmp_path: Path) -> None:
+    assert "there is no folder" in refused(cli, tmp_path / "nowhere")
+
+
+def test_a_file_in_place_of_a_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture(1)))
+    assert "is a file; give the folder" in refused(cli, tmp_path / "a.jpg")
+
+
+def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    assert "holds no files" in refused(cli, tmp_path / "photos")
+
+
+def test_a_folder_without_pictures(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("nothing to see")
+    assert "none of the 1 files" in refused(cli, tmp_path / "photos")
+
+
+def test_min_size_above_max_size(cli: Cli, make_photos: MakePhotos) -> None:
+    said = refused(cli, make_photos(), "--min-size", "9", "--max-size", "4")
+    assert "min_size 9 is above max_size 4" in said
+
+
+def test_more_clusters_than_the_bounds_allow_names_the_feasible_range(
+    cli: Cli, make_photos: MakePhotos
+) -> None:
+    said = refused(cli, make_photos(), "--clusters", "5", "--min-size", "6")
+    assert "18" in said
+    assert "3" in said
+
+
+def test_an_unknown_embedder_lists_the_known_ones(cli: Cli, make_photos: MakePhotos) -> None:
+    said = refused(cli, make_photos(), "--embedder", "resnet9000")
+    assert "resnet9000" in said
+    assert "builtin" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--sample", "0"), ("--clusters", "0"), ("--min-size", "-1")]
+)
+def test_numbers_out_of_range(cli: Cli, make_photos: MakePhotos, option: str, value: str) -> None:
+    assert "must be" in refused(cli, make_photos(), option, value)
+
+
+def test_an_unknown_method_is_a_usage_error(cli: Cli, make_photos: MakePhotos) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.run(make_photos(), "--method", "magic")
+    assert leaving.value.code == 2
+
+
+def test_an_output_folder_that_cannot_be_written(
+    cli: Cli, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:
+        target = Path("/sys/imageclust-results")  # read-only even for root
+    else:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        target = tmp_path / "locked" / "results"
+    code, _, complaint = cli.run(make_photos(), out=target)
+    assert code == 2
+    assert "the results cannot go to" in complaint
+    assert not (cli.home / "data" / "vectors").exists(), "refused before any work"
+
+
+def test_an_output_folder_that_is_a_file(cli: Cli, make_photos: MakePhotos) -> None:
+    cli.out.write_text("taken")
+    assert "it is not a folder" in refused(cli, make_photos())
+
+
+def test_a_collection_name_that_cannot_be(cli: Cli, make_photos: MakePhotos) -> None:
+    assert "cannot name a collection" in refused(cli, make_photos(), "--collection", "My Photos")
+
+
+# --- failed runs: exit code 1 with the state and the reason
+
+
+def test_a_full_disk_while_writing_results(
+    cli: Cli, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos()
+    copyfile = shutil.copyfile
+
+    def full(source: Path, target: Path) -> Any:
+        if Path(target).name == ".clusters.json.part":
+            raise OSError(28, "No space left on device", str(target))
+        return copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    code, _, complaint = cli.run(photos)
+    assert code == 1
+    assert "the disk is full" in complaint
+    monkeypatch.undo()
+    assert cli.run(photos)[0] == 0
+    assert cli.record()["images"]["to_embed"] == 0, "the run itself was kept"
+
+
+def test_a_full_disk_in_the_state_folder_fails_the_run_and_loses_nothing(
+    cli: Cli, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imageclust.adapters.local.file_store import FileStore
+
+    photos = make_photos()
+    write = FileStore.write
+
+    def full(self: FileStore, uri: str, data: bytes, *, content_type: str = "") -> None:
+        if "/clusters/" in uri:
+            raise Permanent("the disk is full")
+        write(self, uri, data, content_type=content_type)
+
+    monkeypatch.setattr(FileStore, "write", full)
+    code, _, complaint = cli.run(photos)
+    assert code == 1
+    assert "the run failed at ClusterImages (Permanent): the disk is full" in complaint
+    monkeypatch.undo()
+    assert cli.run(photos)[0] == 0
+    assert cli.record()["images"]["to_embed"] == 0
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["aws_rooms", "nasty"])
+def test_real_photos(cli: Cli, shared: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGECLUST_MODELS", str(shared / "models"))
+    photos = shared / "data" / name / "images"
+    photos = photos if photos.is_dir() else shared / "data" / name / "files"
+    seen = sum(path.is_file() for path in photos.rglob("*"))
+    code, _, _ = cli.run(photos, "--embedder", "mobilenet_v2_1.0_224_w8", "--clusters", "3")
+    assert code == 0
+    assert_conserved(cli, seen)
+    assert all(cluster["labels"] for cluster in json.loads((cli.out / "clusters.json").read_text()))
