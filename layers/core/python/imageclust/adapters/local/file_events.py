@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from imageclust.errors import Permanent, StoreUnavailable
+from imageclust.errors import Permanent
 from imageclust.models import JSON, to_json_lines
 
 
@@ -15,7 +15,7 @@ class FileEvents:
         self._path = Path(path)
 
     def publish(self, kind: str, detail: JSON) -> None:
-        """Append one event. Raises StoreUnavailable when it could not be written whole."""
+        """Append one event. Raises Permanent when it could not be written whole."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = to_json_lines([{"time": now, "kind": kind, "detail": detail}])
         try:
@@ -29,4 +29,4 @@ class FileEvents:
         except OSError as error:
             raise Permanent(f"{self._path} cannot be written: {error.strerror}.") from error
         if written != len(line):
-            raise StoreUnavailable(f"{self._path} cannot be written because the disk is full.")
+            raise Permanent(f"{self._path} cannot be written because the disk is full.")

@@ -195,7 +195,7 @@ def table_error(error: sqlite3.Error, path: Path) -> Exception:
     """The class of our tree for an error of SQLite."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return StoreUnavailable(
+        return Permanent(
             f"{path} cannot be written because the disk is full: free some space and run again; "
             "what is stored so far is kept."
         )
