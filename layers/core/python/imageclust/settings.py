@@ -12,6 +12,7 @@ class Settings:
     """Settings of one deployment; each field is the environment variable in upper case.
 
     Sizes are bytes, times are seconds, counts are images unless named otherwise.
+    ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
     """
 
     uploads_bucket: str = "uploads"
@@ -31,6 +32,7 @@ class Settings:
     gpu_from: int = 20_000
     gpu_images_a_job: int = 100_000
     map_concurrency: int = 100
+    label_concurrency: int = 5
     plan_seconds: int = 600
     rekognition_per_second: float = 50.0
     rekognition_min_confidence: float = 55.0

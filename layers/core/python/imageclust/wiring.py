@@ -5,12 +5,15 @@ A Lambda function wires itself to AWS on first use. On one machine the command l
 """
 
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imageclust import keys
 from imageclust.errors import InvalidInput, RejectedImage, UnknownModel
 from imageclust.ports import (
     BatchDescriber,
@@ -77,7 +80,9 @@ def services() -> Services:
     return _current[0]
 
 
-LOCAL_SETTINGS = Settings(embed_batch=32, label_batch=32, quiet_seconds=5)
+LOCAL_SETTINGS = Settings(
+    embed_batch=32, label_batch=32, label_concurrency=100, quiet_seconds=5, bedrock_batch_minimum=0
+)
 
 
 def local_services(
@@ -144,12 +149,116 @@ def local_services(
     )
 
 
+def aws_services(settings: Settings) -> Services:
+    """Everything on AWS, as the settings name it. Clients are made at their first use."""
+    from imageclust.adapters.aws.bedrock_batch_describer import BedrockBatchDescriber
+    from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, Conversation
+    from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
+    from imageclust.adapters.aws.clients import Clients
+    from imageclust.adapters.aws.dynamo_table import DynamoTable
+    from imageclust.adapters.aws.event_bridge import EventBridgeEvents, EventBridgeScheduler
+    from imageclust.adapters.aws.rekognition_labeler import RekognitionLabeler
+    from imageclust.adapters.aws.s3_links import S3Links
+    from imageclust.adapters.aws.s3_store import S3Store
+    from imageclust.adapters.aws.s3_vectors_index import S3VectorsIndex
+    from imageclust.adapters.aws.step_functions import StepFunctionsWorkflows
+    from imageclust.descriptions import DeterministicDescriber
+    from imageclust.embedding import ModelRegistry
+
+    clients = Clients()
+    store = S3Store(clients)
+    folder = Path(tempfile.gettempdir()) / "imageclust-models"
+    models = _Models(
+        ModelRegistry(folder),
+        # A Lambda function's own process is the guard: its batch is tried again one by one.
+        decoders=0,
+        fetch=lambda name: _fetch_models(store, settings.data_bucket, folder, name),
+    )
+    rekognition = RekognitionLabeler(
+        clients,
+        min_confidence=settings.rekognition_min_confidence,
+        max_labels=settings.rekognition_max_labels,
+        # So many functions label at once; together they stay within the account's rate.
+        per_second=settings.rekognition_per_second / settings.label_concurrency,
+    )
+
+    def open_embedder(name: str, preprocess: str) -> "Embedder":
+        if name.startswith("amazon."):
+            return BedrockEmbedder(clients, name)
+        return models.embedder(name, preprocess)
+
+    def open_labeler(name: str) -> Labeler | None:
+        return rekognition if name in ("auto", "rekognition") else models.labeler(name)
+
+    def conversation(name: str, default: str) -> Conversation:
+        model = default if name in ("auto", "bedrock") else name
+        return Conversation(model, language=settings.language)
+
+    def open_describer(name: str) -> Describer:
+        plain = DeterministicDescriber()
+        if name == "deterministic":
+            return plain
+        told = conversation(name, settings.bedrock_title_model)
+        return BedrockDescriber(clients, told, fallback=plain)
+
+    def open_batch_describer(name: str) -> BatchDescriber:
+        return BedrockBatchDescriber(
+            clients,
+            store,
+            conversation(name, settings.bedrock_batch_model),
+            role_arn=settings.bedrock_batch_role_arn,
+        )
+
+    return Services(
+        settings=settings,
+        store=store,
+        table=DynamoTable(clients, settings.table_name),
+        index=S3VectorsIndex(clients, settings.vector_bucket),
+        workflows=StepFunctionsWorkflows(clients, settings.state_machine_arn),
+        scheduler=EventBridgeScheduler(
+            clients,
+            group=settings.schedule_group,
+            target_arn=settings.start_function_arn,
+            role_arn=settings.schedule_role_arn,
+        ),
+        events=EventBridgeEvents(clients, settings.event_bus),
+        links=S3Links(clients),
+        decode=models.decode,
+        open_embedder=open_embedder,
+        open_labeler=open_labeler,
+        open_describer=open_describer,
+        open_batch_describer=open_batch_describer,
+        close=models.close,
+    )
+
+
+def _fetch_models(store: ObjectStore, bucket: str, folder: Path, name: str) -> None:
+    """Bring cards, label files and the named model's weights (``auto``: all) to this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in store.list(bucket, keys.MODELS_PREFIX):
+        file = item.uri.rpartition("/")[2]
+        target = folder / file
+        wanted = file.endswith(".json") or name == "auto" or file == f"{name}.onnx"
+        if wanted and not (target.exists() and target.stat().st_size == item.size):
+            partial = target.with_name(f".{file}.part")
+            shutil.copyfile(store.path(item.uri), partial)
+            partial.replace(target)
+
+
 class _Models:
     """The models of a registry, each opened once: a warm process keeps its sessions."""
 
-    def __init__(self, registry: "ModelRegistry", *, decoders: int | None = None) -> None:
+    def __init__(
+        self,
+        registry: "ModelRegistry",
+        *,
+        decoders: int | None = None,
+        fetch: Callable[[str], None] | None = None,
+    ) -> None:
         self._registry = registry
         self._decoders = decoders
+        self._fetch = fetch
+        self._fetched: set[str] = set()
         self._pools: dict[int, DecodePool] = {}
         self._models: dict[tuple[str, str], OnnxModel] = {}
         self._builtin: dict[str, Embedder] = {}
@@ -159,6 +268,8 @@ class _Models:
     def embedder(self, name: str, preprocess: str) -> "Embedder":
         from imageclust.embedding import BUILTIN, OnnxEmbedder, open_embedder
 
+        if name != BUILTIN:
+            self._bring(name)
         chosen = self._best(labels=False) or BUILTIN if name == "auto" else name
         if chosen == BUILTIN:
             with self._lock:
@@ -172,6 +283,7 @@ class _Models:
     def labeler(self, name: str) -> Labeler | None:
         from imageclust.adapters.local.onnx_labeler import OnnxLabeler
 
+        self._bring(name)
         chosen = self._best(labels=True) if name == "auto" else name
         if chosen is None:
             return None
@@ -202,6 +314,12 @@ class _Models:
             for pool in self._pools.values():
                 pool.close()
             self._pools.clear()
+
+    def _bring(self, name: str) -> None:
+        with self._lock:
+            if self._fetch is not None and name not in self._fetched:
+                self._fetch(name)
+                self._fetched.add(name)
 
     def _model(self, name: str, preprocess: str) -> "OnnxModel":
         from imageclust.embedding import open_model

@@ -140,7 +140,7 @@ class ImageView:
     height: int | None
     format: str | None
     labels: list[Any]
-    facts: JSON
+    facts: Any
     thumbnail: str
     places: list[PlaceView]
 
@@ -253,7 +253,7 @@ def get_image(services: Services, image_id: str) -> ImageView:
         height=item.get("height"),
         format=item.get("format"),
         labels=list(item.get("labels") or ()),
-        facts=item.get("facts") or {},
+        facts=item.get("facts"),
         thumbnail=_thumbnail(services, image_id),
         places=[_place_view(place, place["sk"].removeprefix(prefix)) for place in page.items],
     )

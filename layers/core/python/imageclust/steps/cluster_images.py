@@ -92,11 +92,12 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
 
 
 def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> str:
-    """``batch`` when asked for, or when the service takes a job of so few records."""
+    """``batch`` when asked for, or when there are enough clusters for a job of the service."""
     if config.describe != "auto":
         return config.describe
-    worthwhile = clusters >= services.settings.bedrock_batch_minimum
-    return "batch" if worthwhile and config.describer.startswith("bedrock") else "on_demand"
+    least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
+    batch = 0 < least <= clusters and config.describer != "deterministic"
+    return "batch" if batch else "on_demand"
 
 
 def _documents(

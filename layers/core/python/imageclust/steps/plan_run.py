@@ -79,7 +79,7 @@ def plan_run(
             "model": config.labeler,
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "label")},
             "batch": services.settings.label_batch,
-            "concurrency": services.settings.map_concurrency,
+            "concurrency": services.settings.label_concurrency,
         },
     }
 
