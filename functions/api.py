@@ -18,7 +18,7 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import (
     RequestValidationError,
 )
 from aws_lambda_powertools.event_handler.openapi.models import APIKey, APIKeyIn
-from aws_lambda_powertools.event_handler.openapi.params import Header, Path, Query
+from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
 from imageclust.errors import AlreadyRunning, Conflict, InvalidInput, NotFound, Retryable
 from imageclust.models import RunConfig
 from imageclust.steps import browse, ingest, start_run
@@ -171,13 +171,15 @@ def offer_uploads(name: Name, uploads: NewUploads) -> Uploads:
     tags=["runs"],
 )
 def create_run(
-    name: Name, run: NewRun, idempotency_key: IdempotencyKey = None
+    name: Name,
+    run: Annotated[NewRun | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[RunView]:
     all_services = services()
     run_id = start_run.start_run(
         all_services,
         collection=name,
-        config=run.config,
+        config=run.config if run else RunConfig(),
         trigger="api",
         now=datetime.now(UTC),
         idempotency_key=idempotency_key,
@@ -312,12 +314,10 @@ def _refuse_unknown(
     if route.func.__module__ == __name__:
         known = sorted(str(field.alias) for field in route.dependant.query_params)
         given = resolver.current_event.resolved_query_string_parameters
-        for name in given:
-            if name not in known:
-                known_text = f"the known ones are {', '.join(known)}" if known else "there are none"
-                raise InvalidInput(f"Unknown query parameter '{name[:100]}'; {known_text}.")
-            if len(given[name]) > 1:
-                raise InvalidInput(f"The query parameter '{name}' is given more than once.")
+        unknown = next((name for name in given if name not in known), None)
+        if unknown is not None:
+            told = f"the known ones are {', '.join(known)}" if known else "there are none"
+            raise InvalidInput(f"Unknown query parameter '{unknown[:100]}'; {told}.")
     return next_middleware(resolver)
 
 
@@ -383,3 +383,7 @@ def _at(path: str, body: Any, status: HTTPStatus) -> Response[Any]:
     event = app.current_event
     stage = event.request_context.path.removesuffix(event.path)
     return Response(status.value, JSON_TYPE, body, {"Location": stage + path})
+
+
+if __name__ == "__main__":
+    print(json.dumps(document(), indent=2))
