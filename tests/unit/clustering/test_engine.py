@@ -14,6 +14,8 @@ from imageclust.clustering import (
 )
 from imageclust.errors import InfeasibleBounds, InvalidInput
 
+METHODS = ["auto", "ward", "kmeans", "gmm", "hdbscan", "dbscan"]
+
 
 def blobs(sizes, d=16, seed=0, spread=0.25):
     rng = np.random.default_rng(seed)
@@ -70,7 +72,7 @@ def assert_whole(result: ClusteringResult, n: int, config: ClusteringConfig) -> 
     json.dumps(result.to_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("method", ["auto", "ward", "kmeans"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
 def test_few_images(method, n):
     config = ClusteringConfig(method=method)
@@ -78,7 +80,7 @@ def test_few_images(method, n):
     assert_whole(cluster_vectors(rows, config=config), n, config)
 
 
-@pytest.mark.parametrize("method", ["auto", "ward", "kmeans"])
+@pytest.mark.parametrize("method", ["auto", "ward", "kmeans", "gmm"])
 def test_exact_number_of_clusters_is_found(method):
     rows, truth = blobs([40, 30, 20, 10])
     config = ClusteringConfig(method=method, clusters=4)
@@ -96,8 +98,12 @@ def test_auto_finds_the_number_of_clusters():
     assert adjusted_rand_index(result.labels, truth) > 0.95
     assert result.curves["silhouette_k"]
     assert result.search[0].method == result.method
-    scores = [entry.composite for entry in result.search if not entry.error]
-    assert scores == sorted(scores, reverse=True)
+    scored = [entry for entry in result.search if not entry.error]
+    keys = [(entry.metrics["near_measured_k"], entry.composite) for entry in scored]
+    assert keys == sorted(keys, reverse=True)
+    assert len(scored) == 10
+    assert result.tried >= 24
+    assert {entry.method for entry in scored} <= set(METHODS)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -107,7 +113,7 @@ def test_bounds_always_hold(data):
     k = data.draw(st.integers(1, n), label="k")
     d = data.draw(st.integers(1, 6), label="d")
     kind = data.draw(st.sampled_from(["spread", "duplicates", "constant", "zeros"]), label="kind")
-    method = data.draw(st.sampled_from(["auto", "ward", "kmeans"]), label="method")
+    method = data.draw(st.sampled_from(METHODS), label="method")
     rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
     rows = rng.standard_normal((n, d)).astype(np.float32)
     if kind == "duplicates":
@@ -123,7 +129,10 @@ def test_bounds_always_hold(data):
         "free": {},
         "target": {"target_size": max(n // k, 1)},
     }[data.draw(st.sampled_from(["exact", "free", "target"]), label="asked")]
-    config = ClusteringConfig(method=method, min_size=min_size, max_size=max_size, **asked)
+    outliers = data.draw(st.sampled_from(["keep", "assign"]), label="outliers")
+    config = ClusteringConfig(
+        method=method, min_size=min_size, max_size=max_size, outliers=outliers, **asked
+    )
     assert_whole(cluster_vectors(rows, config=config), n, config)
 
 

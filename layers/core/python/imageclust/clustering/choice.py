@@ -85,8 +85,17 @@ def measure_choice(
         curves["gap"] = [round(value, 6) for value in gap]
         curves["gap_error"] = [round(value, 6) for value in error]
         curves["gap_k"] = [float(_gap_choice(grid, gap, error))]
-    window = tuple(k for k, value in zip(grid, silhouette, strict=True) if value >= floor)
-    return MeasuredChoice(window, best, curves)
+    return MeasuredChoice(_around(grid, silhouette, floor), best, curves)
+
+
+def _around(grid: tuple[int, ...], silhouette: list[float], floor: float) -> tuple[int, ...]:
+    """The numbers next to the best one that reach the floor without a gap."""
+    low = high = int(np.argmax(silhouette))
+    while low > 0 and silhouette[low - 1] >= floor:
+        low -= 1
+    while high + 1 < len(grid) and silhouette[high + 1] >= floor:
+        high += 1
+    return grid[low : high + 1]
 
 
 def knee(grid: tuple[int, ...], inertia: list[float]) -> int:

@@ -17,7 +17,7 @@ from imageclust.clustering.geometry import (
 from imageclust.clustering.parallel import one_blas_thread
 from imageclust.clustering.quality import measure
 from imageclust.clustering.records import ClusteringResult
-from imageclust.clustering.search import SearchOutcome, search
+from imageclust.clustering.search import Checkpoint, SearchOutcome, search
 from imageclust.errors import InvalidInput
 
 
@@ -26,6 +26,7 @@ def cluster_vectors(
     *,
     config: ClusteringConfig,
     progress: Callable[[float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> ClusteringResult:
     """Group vectors by direction and explain the groups.
 
@@ -34,6 +35,8 @@ def cluster_vectors(
             like no other row.
         config: method, bounds and effort.
         progress: called with a share from 0 to 1, never falling.
+        checkpoint: a mapping that keeps finished settings, so that a stopped search goes on where
+            it was when it is called again with the same vectors and configuration.
 
     Raises:
         InvalidInput: not a matrix, not finite, or a configuration that makes no sense.
@@ -54,7 +57,9 @@ def cluster_vectors(
     report(0.0)
     with one_blas_thread():
         rows = unit_rows(given)
-        outcome = search(rows, config, progress=lambda share: report(0.9 * share))
+        outcome = search(
+            rows, config, progress=lambda share: report(0.9 * share), checkpoint=checkpoint
+        )
         result = _result(rows, outcome, config)
     report(1.0)
     return result
@@ -83,6 +88,8 @@ def _result(rows: Floats, outcome: SearchOutcome, config: ClusteringConfig) -> C
         search=outcome.entries,
         merges=cluster_hierarchy(rows, labels),
         tried=outcome.tried,
+        skipped=outcome.skipped,
+        strengths=outcome.strengths,
     )
 
 

@@ -47,7 +47,8 @@ class SearchEntry:
     """One setting that a search tried: its scores and labels, or why it failed.
 
     ``labels`` ((n,) int32, -1 = outlier) is kept for the top ten only; ``error`` is empty unless
-    the setting failed.
+    the setting failed. ``seconds`` is what it took in this search; it is not written out, because
+    a result depends on the data, the configuration and the seed only.
     """
 
     method: str
@@ -56,6 +57,7 @@ class SearchEntry:
     metrics: dict[str, float]
     labels: NDArray[np.int32] | None = None
     error: str = ""
+    seconds: float = 0.0
 
     @property
     def composite(self) -> float:
@@ -96,7 +98,10 @@ class ClusteringResult:
         map2d: (n, 2) float32, for a scatter plot.
         map_method: how ``map2d`` was made.
         merges: Ward's hierarchy above the clusters; None for fewer than two clusters.
-        tried: number of settings that the search scored.
+        tried: number of settings that the search tried.
+        skipped: number of settings that the time budget left untried.
+        strengths: (n,) float32 strength of membership (probability of the own component for a
+            mixture, HDBSCAN's membership); None where the method has none.
     """
 
     labels: NDArray[np.int32]
@@ -114,6 +119,8 @@ class ClusteringResult:
     search: tuple[SearchEntry, ...] = ()
     merges: tuple[Merge, ...] | None = None
     tried: int = 0
+    skipped: int = 0
+    strengths: NDArray[np.float32] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict with everything but the labels of the settings that did not win."""
@@ -133,6 +140,10 @@ class ClusteringResult:
             "curves": self.curves,
             "search": [entry.to_json() for entry in self.search],
             "tried": self.tried,
+            "skipped": self.skipped,
+            "strengths": None
+            if self.strengths is None
+            else [round(float(value), 4) for value in self.strengths],
         }
 
 

@@ -1,9 +1,11 @@
 """Trying settings and keeping the best by composite score."""
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+import zlib
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,18 @@ from imageclust.clustering.config import ClusteringConfig, feasible_clusters
 from imageclust.clustering.geometry import (
     Floats,
     Labels,
+    cluster_means,
     distinct_rows,
+    nearest_centre,
     relabel_by_size,
-    rotate,
 )
-from imageclust.clustering.kmeans import kmeans
+from imageclust.clustering.grid import Candidate, candidates
+from imageclust.clustering.methods import SharedWork
 from imageclust.clustering.quality import measure
 from imageclust.clustering.records import SearchEntry
-from imageclust.clustering.ward import DENSE_LIMIT, WardTree, ward_tree
 
 TOP = 10
+Checkpoint = MutableMapping[str, bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,138 +37,218 @@ class SearchOutcome:
     labels: Labels
     method: str
     settings: dict[str, Any]
+    strengths: Floats | None = None
     entries: tuple[SearchEntry, ...] = ()
     curves: dict[str, list[float]] = field(default_factory=dict)
     tried: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One setting to try: ``run`` gives labels of the distinct rows."""
-
-    method: str
-    settings: dict[str, Any]
-    run: Callable[[], Labels]
-
-
-class SharedWork:
-    """What several settings need, made once and only when asked for."""
-
-    def __init__(self, rows: Floats, config: ClusteringConfig) -> None:
-        self.rows = rows
-        self.seed = config.seed
-        self.max_size = config.max_size
-
-    @cached_property
-    def rotated(self) -> Floats:
-        return rotate(self.rows)[0]
-
-    @cached_property
-    def tree(self) -> WardTree:
-        return ward_tree(self.rows, max_size=self.max_size)
-
-    def ward(self, k: int) -> Labels:
-        return self.tree.cut(k)
-
-    def kmeans(self, k: int) -> Labels:
-        return kmeans(self.rotated, k, seed=self.seed).labels
+    skipped: int = 0
 
 
 def search(
-    rows: Floats, config: ClusteringConfig, *, progress: Callable[[float], None]
+    rows: Floats,
+    config: ClusteringConfig,
+    *,
+    progress: Callable[[float], None],
+    checkpoint: Checkpoint | None = None,
 ) -> SearchOutcome:
     """Try the settings that the configuration asks for and keep the best.
+
+    Equal rows count once while methods look for structure, and every copy counts for the bounds
+    and the scores.
 
     Args:
         rows: (n, d) float32, unit rows, any n.
         config: checked against n already.
         progress: called with a share from 0 to 1.
+        checkpoint: finished settings are stored here and not tried again when they are found.
     """
     n = len(rows)
     if n == 0:
-        return SearchOutcome(np.zeros(0, dtype=np.int32), _first_method(config), {})
+        return SearchOutcome(np.zeros(0, dtype=np.int32), _plain_method(config), {})
     low, high = feasible_clusters(n, config)
-    first, place = distinct_rows(rows)
-    if high == 1 or len(first) == 1:
-        start = np.zeros(n, dtype=np.int32)
-        labels = _bounded(rows, start, config, (low, min(high, max(low, 1))))
-        return SearchOutcome(labels, _first_method(config), {"clusters": int(labels.max()) + 1})
-    started = time.monotonic()
-    distinct = rows[first]
-    choice = _choose(distinct, low, high, config)
-    progress(0.1)
-    shared = SharedWork(distinct, config)
-    candidates = list(_candidates(shared, choice.window, config))
-    entries: list[SearchEntry] = []
-    for number, candidate in enumerate(candidates):
-        late = config.time_budget_s is not None and (
-            time.monotonic() - started > config.time_budget_s
-        )
-        if late and entries:
-            break
-        labels = candidate.run()[place]
-        k = candidate.settings["clusters"]
-        labels = relabel_by_size(_bounded(rows, labels, config, (k, k), method=candidate.method))
-        metrics, _ = measure(rows, labels, config.weights)
-        entries.append(
-            SearchEntry(
-                method=candidate.method,
-                settings=candidate.settings,
-                clusters=int(labels.max()) + 1,
-                metrics=metrics,
-                labels=labels,
+    if high == 1 or len(distinct_rows(rows)[0]) == 1:
+        return _one_group(rows, config, (low, min(high, max(low, 1))))
+    return _Search(rows, config, (low, high), checkpoint).run(progress)
+
+
+class _Search:
+    """One search: its shared work, its clock and what it found."""
+
+    def __init__(
+        self,
+        rows: Floats,
+        config: ClusteringConfig,
+        feasible: tuple[int, int],
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.rows = rows
+        self.config = config
+        first, self.place = distinct_rows(rows)
+        self.feasible = feasible
+        self.started = time.monotonic()
+        self.store = _Store(rows, config, checkpoint)
+        distinct = rows if len(first) == len(rows) else rows[first]
+        self.shared = SharedWork(distinct, seed=config.seed, max_size=config.max_size)
+        self.entries: list[SearchEntry] = []
+        self.failed: list[SearchEntry] = []
+        self.strengths: dict[int, Floats | None] = {}
+
+    def run(self, progress: Callable[[float], None]) -> SearchOutcome:
+        low, high = self.feasible
+        choice = _choose(self.shared, low, high, self.config)
+        progress(0.1)
+        fixed = low == high
+        todo = candidates(self.shared, choice.window, fixed, self.config)
+        done = 0
+        for candidate in todo:
+            if self.entries and self._late():
+                break
+            self._try(candidate, choice, fixed)
+            done += 1
+            progress(0.1 + 0.9 * done / len(todo))
+        if not self.entries:
+            single = _one_group(self.rows, self.config, self.feasible)
+            return SearchOutcome(
+                labels=single.labels,
+                method=self.failed[0].method,
+                settings=single.settings | {"fallback": "no setting found clusters"},
+                entries=tuple(self.failed),
+                curves=choice.curves,
+                tried=done,
+                skipped=len(todo) - done,
             )
+        best = self.entries[0]
+        if best.labels is None:
+            raise AssertionError("the best setting keeps its labels")
+        return SearchOutcome(
+            labels=best.labels,
+            method=best.method,
+            settings=best.settings,
+            strengths=self.strengths[id(best)],
+            entries=tuple(self.entries[:TOP] + self.failed),
+            curves=choice.curves,
+            tried=done,
+            skipped=len(todo) - done,
         )
-        progress(0.1 + 0.9 * (number + 1) / len(candidates))
-    entries.sort(key=lambda entry: -entry.composite)
-    best = entries[0]
-    if best.labels is None:
-        raise AssertionError("a scored setting keeps its labels")
-    return SearchOutcome(
-        labels=best.labels,
-        method=best.method,
-        settings=best.settings,
-        entries=tuple(entries[:TOP]),
-        curves=choice.curves,
-        tried=len(entries),
+
+    def _late(self) -> bool:
+        budget = self.config.time_budget_s
+        return budget is not None and time.monotonic() - self.started > budget
+
+    def _try(self, candidate: Candidate, choice: MeasuredChoice, fixed: bool) -> None:
+        started = time.perf_counter()
+        stored = self.store.read(candidate)
+        strengths = None
+        if stored is not None:
+            labels, metrics = stored
+        else:
+            try:
+                made = self.shared.run(candidate.method, candidate.settings)
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
+                self.failed.append(
+                    SearchEntry(candidate.method, candidate.settings, 0, {}, error=str(problem))
+                )
+                return
+            labels = made.labels[self.place]
+            if made.strengths is not None:
+                strengths = made.strengths[self.place]
+            labels = relabel_by_size(self._bounded(labels, candidate))
+            metrics, _ = measure(self.rows, labels, self.config.weights)
+            found = int(metrics["clusters"])
+            window = choice.window
+            near = fixed or window[0] <= found <= window[-1]
+            metrics["near_measured_k"] = float(near)
+            self.store.write(candidate, labels, metrics)
+        entry = SearchEntry(
+            candidate.method,
+            candidate.settings,
+            int(metrics["clusters"]),
+            metrics,
+            labels,
+            seconds=time.perf_counter() - started,
+        )
+        self.entries.append(entry)
+        self.strengths[id(entry)] = strengths
+        # Where k was measured, results near that k go first: balance alone favours few clusters.
+        self.entries.sort(key=lambda e: (-e.metrics["near_measured_k"], -e.composite))
+        self.entries = [
+            e if rank < TOP else replace(e, labels=None) for rank, e in enumerate(self.entries)
+        ]
+
+    def _bounded(self, labels: Labels, candidate: Candidate) -> Labels:
+        config, rows = self.config, self.rows
+        if config.outliers == "assign" and (labels < 0).any():
+            k = int(labels.max()) + 1
+            lost = np.flatnonzero(labels < 0)
+            labels = labels.copy()
+            labels[lost] = nearest_centre(rows[lost], cluster_means(rows, labels, k))
+        low, high = self.feasible
+        k_range = (low, high)
+        if candidate.clusters is not None:
+            k_range = (candidate.clusters, candidate.clusters)
+        min_size, max_size = config.min_size or 1, config.max_size or len(rows)
+        fitted = fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
+        if candidate.method == "kmeans" and not np.array_equal(fitted, labels):
+            return bounded_kmeans(rows, fitted, min_size=min_size, max_size=max_size)
+        return fitted
+
+
+class _Store:
+    """Finished settings of one search under keys that name data, configuration and setting."""
+
+    def __init__(
+        self, rows: Floats, config: ClusteringConfig, checkpoint: Checkpoint | None
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.n = len(rows)
+        if checkpoint is not None:
+            digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=12)
+            asked = (config.min_size, config.max_size, config.clusters, config.target_size)
+            told = (asked, config.outliers, config.seed, config.weights, config.mode, config.method)
+            digest.update(repr(told).encode())
+            self.prefix = digest.hexdigest()
+
+    def read(self, candidate: Candidate) -> tuple[Labels, dict[str, float]] | None:
+        if self.checkpoint is None:
+            return None
+        held = self.checkpoint.get(self._key(candidate))
+        if held is None:
+            return None
+        head, _, body = held.partition(b"\n")
+        labels = np.frombuffer(zlib.decompress(body), dtype="<i4").astype(np.int32)
+        return (labels, json.loads(head)) if len(labels) == self.n else None
+
+    def write(self, candidate: Candidate, labels: Labels, metrics: dict[str, float]) -> None:
+        if self.checkpoint is not None:
+            body = zlib.compress(labels.astype("<i4").tobytes(), 1)
+            self.checkpoint[self._key(candidate)] = json.dumps(metrics).encode() + b"\n" + body
+
+    def _key(self, candidate: Candidate) -> str:
+        settings = "-".join(f"{name}-{value}" for name, value in candidate.settings.items())
+        return f"{self.prefix}/{candidate.method}-{settings}"
+
+
+def _choose(shared: SharedWork, low: int, high: int, config: ClusteringConfig) -> MeasuredChoice:
+    n = len(shared.rows)
+    if low == high or low >= n:
+        return MeasuredChoice((low,), low, {})
+    references = {"fast": 2, "balanced": 5, "comprehensive": 10}[config.mode]
+    return measure_choice(
+        shared.rows, grid_of_k(low, min(high, n), n), seed=config.seed, references=references
     )
 
 
-def _choose(rows: Floats, low: int, high: int, config: ClusteringConfig) -> MeasuredChoice:
-    if low == high:
-        return MeasuredChoice((low,), low, {})
-    high = min(high, max(len(rows), low))
-    if low >= len(rows):
-        return MeasuredChoice((low,), low, {})
-    return measure_choice(rows, grid_of_k(low, high, len(rows)), seed=config.seed)
+def _one_group(rows: Floats, config: ClusteringConfig, clusters: tuple[int, int]) -> SearchOutcome:
+    """Nothing to look for: one group, or as few as the bounds allow."""
+    labels = fit_bounds(
+        rows,
+        np.zeros(len(rows), dtype=np.int32),
+        clusters=clusters,
+        min_size=config.min_size or 1,
+        max_size=config.max_size or len(rows),
+    )
+    return SearchOutcome(labels, _plain_method(config), {"clusters": int(labels.max()) + 1})
 
 
-def _candidates(
-    shared: SharedWork, window: tuple[int, ...], config: ClusteringConfig
-) -> Iterator[Candidate]:
-    for k in window:
-        usable = min(k, len(shared.rows))
-        if config.method != "ward":
-            yield Candidate("kmeans", {"clusters": k}, partial(shared.kmeans, usable))
-        if config.method in ("auto", "ward") and len(shared.rows) <= DENSE_LIMIT:
-            yield Candidate("ward", {"clusters": k}, partial(shared.ward, usable))
-
-
-def _bounded(
-    rows: Floats,
-    labels: Labels,
-    config: ClusteringConfig,
-    clusters: tuple[int, int],
-    *,
-    method: str = "",
-) -> Labels:
-    min_size = config.min_size or 1
-    max_size = config.max_size or len(rows)
-    fitted = fit_bounds(rows, labels, clusters=clusters, min_size=min_size, max_size=max_size)
-    if method == "kmeans" and not np.array_equal(fitted, labels):
-        return bounded_kmeans(rows, fitted, min_size=min_size, max_size=max_size)
-    return fitted
-
-
-def _first_method(config: ClusteringConfig) -> str:
+def _plain_method(config: ClusteringConfig) -> str:
     return "kmeans" if config.method == "auto" else config.method
