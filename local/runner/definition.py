@@ -444,7 +444,7 @@ class _Parser:
         count = fields.template("ToleratedFailureCount")
         percentage = fields.template("ToleratedFailurePercentage")
         _check_constant(count, where, "ToleratedFailureCount", 0)
-        _check_constant(percentage, where, "ToleratedFailurePercentage", 0, 100)
+        _check_constant(percentage, where, "ToleratedFailurePercentage", 0, 100, whole=False)
         # Children of a distributed Map are executions of their own and see no variables.
         inner = frozenset[str]() if distributed else variables
         return Map(
@@ -660,22 +660,37 @@ def _check_arguments(resource: str, arguments: Mapping[str, JSON], where: str) -
 
 
 def _check_constant(
-    template: Template | None, where: str, field: str, least: int, most: int = _MAX_SECONDS
+    template: Template | None,
+    where: str,
+    field: str,
+    least: int,
+    most: int = _MAX_SECONDS,
+    *,
+    whole: bool = True,
 ) -> None:
     """Check a numeric field now when it is no expression."""
     value = None if template is None else constant(template)
     if value is not None:
-        _number(value[0], where, field, least, most)
+        _number(value[0], where, field, least, most, whole=whole)
 
 
-def _number(value: JSON, where: str, field: str, least: int, most: int = _MAX_SECONDS) -> float:
+def _number(
+    value: JSON,
+    where: str,
+    field: str,
+    least: int,
+    most: int = _MAX_SECONDS,
+    *,
+    whole: bool = True,
+) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or value != int(value)
         or not least <= value <= most
+        or (whole and value != int(value))
     ):
-        raise InvalidDefinition(where, f"{field}: a whole number from {least} to {most}")
+        kind = "whole number" if whole else "number"
+        raise InvalidDefinition(where, f"{field}: a {kind} from {least} to {most}")
     return float(value)
 
 

@@ -9,6 +9,7 @@ developer guide (error handling, JSONata, variables, Distributed Map). Where one
 - The default limit of 40 concurrent iterations of an inline Map does not apply.
 - An EXPRESS child is not ended after five minutes.
 - ``PENDING`` result files are never written: children that never started have no record.
+- Without a ResultWriter, a tolerated failure stands in the output as its record, in its place.
 """
 
 import json
@@ -18,54 +19,39 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from .definition import (
-    BATCH_SYNC,
-    LAMBDA_TOKEN,
-    Catcher,
-    Choice,
-    Fail,
-    Machine,
-    Map,
-    Parallel,
-    Retrier,
-    Rule,
-    State,
-    Task,
-    Wait,
-    parse_definition,
-)
-from .errors import (
-    DATA_LIMIT,
-    HEARTBEAT,
-    QUERY,
-    RUNTIME,
-    TASK_FAILED,
-    TIMEOUT,
-    TOLERATED,
-    InvalidDefinition,
-    StateError,
-)
+from .definition import Choice, Fail, Machine, Map, Parallel, State, Task, Wait, parse_definition
+from .errors import QUERY, TIMEOUT, TOLERATED, InvalidDefinition, StateError
 from .events import Event, Kind, Listener
-from .expressions import Template
-from .items import Batch, ResultFiles, Source, batches
+from .handling import first_catcher, retry_delay
+from .items import Batch, ResultFiles, Source
+from .maps import Progress, Tolerance, batched, items_of, selected, with_item
 from .resources import Resources
-from .scopes import Job, Scope, Slots, Stopped, Workers
+from .scopes import Scope, Slots, Stopped, Workers, together
+from .tasks import Tasks
 from .tokens import TokenBroker
 from .values import JSON, check_size, timestamp, to_text
+from .visits import (
+    Frame,
+    Outcome,
+    Visit,
+    address,
+    caught,
+    choose,
+    finish,
+    number_or,
+    text_of,
+)
 
 Status = Literal["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]
 T = TypeVar("T")
 
 _ARN = "arn:aws:states:local:000000000000"
-_FOREVER_S = 99_999_999
-# How long a failed Parallel or Map waits for its other threads to leave their waits.
-_UNWIND_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -197,44 +183,6 @@ class Workflow:
             scope.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where a state runs: its variables, its context and what stops it."""
-
-    scope: Scope
-    execution: str
-    variables: dict[str, JSON]
-    context: dict[str, JSON]
-    within: tuple[str, ...] = ()
-    child: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """One attempt at a state."""
-
-    state: State
-    input: JSON
-    frame: _Frame
-    context: dict[str, JSON]
-
-    def bindings(self, **more: JSON) -> dict[str, Any]:
-        """What expressions of the state see."""
-        states: dict[str, JSON] = {"input": self.input, "context": self.context, **more}
-        return {**self.frame.variables, "states": states}
-
-    @property
-    def name(self) -> str:
-        return self.state.name
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    output: JSON
-    next: str | None
-    assign: dict[str, JSON]
-
-
 class _Run:
     """One execution."""
 
@@ -254,14 +202,13 @@ class _Run:
         self.scope = Scope()
         self._resources = resources
         self._concurrency = concurrency
-        self._slots = slots
-        self._tokens = tokens
         self._machine_name = machine_name
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._listener = listener
         self._workers = Workers()
+        self._tasks = Tasks(resources=resources, slots=slots, tokens=tokens, workers=self._workers)
         self._timed_out = False
         self._lock = threading.Lock()
         self._telling = threading.Lock()
@@ -274,7 +221,7 @@ class _Run:
         self, machine: Machine, input_: JSON, name: str, variables: dict[str, JSON]
     ) -> Execution:
         id_ = f"{_ARN}:execution:{self._machine_name}:{name}"
-        frame = _Frame(self.scope, id_, variables, self._context(id_, name, input_))
+        frame = Frame(self.scope, id_, variables, self._context(id_, name, input_))
         try:
             check_size(input_, machine.start_at, "an input")
             output = self._machine(machine, input_, frame)
@@ -308,7 +255,7 @@ class _Run:
             "StateMachine": {"Id": f"{_ARN}:stateMachine:{machine}", "Name": machine},
         }
 
-    def _machine(self, machine: Machine, value: JSON, frame: _Frame) -> JSON:
+    def _machine(self, machine: Machine, value: JSON, frame: Frame) -> JSON:
         name: str | None = machine.start_at
         while name is not None:
             outcome = self._state(machine.states[name], value, frame)
@@ -318,7 +265,7 @@ class _Run:
 
     # --- one state
 
-    def _state(self, state: State, value: JSON, frame: _Frame) -> _Outcome:
+    def _state(self, state: State, value: JSON, frame: Frame) -> Outcome:
         entered = self._clock()
         self._tell(frame, "entered", state)
         used = [0] * len(state.retry)
@@ -330,13 +277,13 @@ class _Run:
                 "RetryCount": sum(used),
             }
             context: dict[str, JSON] = {**frame.context, "State": about}
-            visit = _Visit(state, value, frame, context)
+            visit = Visit(state, value, frame, context)
             try:
                 outcome = self._attempt(visit)
                 break
             except StateError as error:
                 spent = self._clock() - entered
-                delay_s = self._retry(state.retry, used, error)
+                delay_s = retry_delay(state.retry, used, error, self._jitter)
                 if delay_s is not None:
                     attempt = sum(used)
                     self._tell(
@@ -345,65 +292,45 @@ class _Run:
                     self._pause(frame.scope, delay_s)
                     continue
                 self._tell(frame, "failed", state, spent, error)
-                catcher = _first(state.catch, error)
+                catcher = first_catcher(state.catch, error)
                 if catcher is None:
                     self._spend(state.name, spent)
                     raise
-                outcome = _caught(visit, catcher, error)
+                outcome = caught(visit, catcher, error)
                 break
         spent = self._clock() - entered
         self._spend(state.name, spent)
         self._tell(frame, "exited", state, spent)
         return outcome
 
-    def _attempt(self, visit: _Visit) -> _Outcome:
+    def _attempt(self, visit: Visit) -> Outcome:
         state = visit.state
         if isinstance(state, Choice):
-            return _choose(state, visit)
+            return choose(state, visit)
         if isinstance(state, Fail):
             bindings = visit.bindings()
             raise StateError(
-                _text(state.error.evaluate(bindings), visit, "Error"),
-                _text(state.cause.evaluate(bindings), visit, "Cause"),
+                text_of(state.error.evaluate(bindings), visit, "Error"),
+                text_of(state.cause.evaluate(bindings), visit, "Cause"),
             )
         if isinstance(state, Wait):
             self._pause(visit.frame.scope, self._wait_s(state, visit))
-            return _finish(visit)
+            return finish(visit)
         if isinstance(state, Task):
-            return _finish(visit, (self._task(state, visit),))
+            return finish(visit, (self._tasks.run(state, visit),))
         if isinstance(state, Parallel):
-            return _finish(visit, (self._parallel(state, visit),))
+            return finish(visit, (self._parallel(state, visit),))
         if isinstance(state, Map):
             run_map = self._distributed_map if state.distributed else self._inline_map
-            return _finish(visit, (run_map(state, visit),))
-        return _finish(visit)
+            return finish(visit, (run_map(state, visit),))
+        return finish(visit)
 
-    def _retry(
-        self, retriers: Sequence[Retrier], used: list[int], error: StateError
-    ) -> float | None:
-        """Seconds until the next attempt, or ``None``; counts it against its retrier."""
-        for index, retrier in enumerate(retriers):
-            if not _matches(retrier.errors, error.error):
-                continue
-            if used[index] >= retrier.attempts:
-                return None
-            delay_s = retrier.interval_s
-            # Step by step: a power of the rate overflows after many attempts.
-            for _ in range(used[index]):
-                delay_s *= retrier.backoff
-                if delay_s >= (retrier.most_s or _FOREVER_S):
-                    break
-            delay_s = min(delay_s, retrier.most_s or _FOREVER_S)
-            used[index] += 1
-            return self._jitter.uniform(0, delay_s) if retrier.jitter else delay_s
-        return None
-
-    def _wait_s(self, state: Wait, visit: _Visit) -> float:
+    def _wait_s(self, state: Wait, visit: Visit) -> float:
         bindings = visit.bindings()
         if state.seconds is not None:
-            return _number(state.seconds.evaluate(bindings), visit, "Seconds", 0)
+            return number_or(state.seconds, visit, "Seconds", 0, least=0)
         assert state.until is not None  # noqa: S101 - the parser saw to it
-        text = _text(state.until.evaluate(bindings), visit, "Timestamp")
+        text = text_of(state.until.evaluate(bindings), visit, "Timestamp")
         try:
             until = datetime.fromisoformat(text)
         except ValueError:
@@ -419,123 +346,9 @@ class _Run:
             self._sleep(seconds)
             scope.check()
 
-    # --- tasks
-
-    def _task(self, state: Task, visit: _Visit) -> JSON:
-        if state.resource == LAMBDA_TOKEN:
-            result = self._wait_for_token(state, visit)
-        elif state.resource == BATCH_SYNC:
-            result = self._batch(state, visit)
-        else:
-            function, payload = self._call_of(state, visit)
-            answer = self._in_slot(state, visit, lambda: self._resources.invoke(function, payload))
-            result = {"ExecutedVersion": "$LATEST", "Payload": answer, "StatusCode": 200}
-        try:
-            # Through text: the result is checked, and no handler keeps a hand on it.
-            copied: JSON = json.loads(check_size(result, visit.name, "a result"))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise StateError(
-                "Runtime.MarshalError", _cause("Runtime.MarshalError", f"not JSON: {error}")
-            ) from None
-        return copied
-
-    def _arguments(self, state: Task, visit: _Visit) -> dict[str, JSON]:
-        assert state.arguments is not None  # noqa: S101 - the parser saw to it
-        value = state.arguments.evaluate(visit.bindings())
-        copied = json.loads(check_size(value, visit.name, "arguments"))
-        if not isinstance(copied, dict):
-            raise StateError(RUNTIME, f"Arguments of state '{visit.name}' are not an object")
-        return copied
-
-    def _call_of(self, state: Task, visit: _Visit) -> tuple[str, JSON]:
-        arguments = self._arguments(state, visit)
-        if unknown := sorted(set(arguments) - {"FunctionName", "Payload"}):
-            raise StateError(RUNTIME, f"Arguments.{unknown[0]} of '{visit.name}' is unsupported")
-        function = _text(arguments.get("FunctionName"), visit, "Arguments.FunctionName")
-        return function, arguments.get("Payload", {})
-
-    def _in_slot(self, state: Task, visit: _Visit, call: Callable[[], JSON]) -> JSON:
-        timeout_s = _optional(state.timeout_s, visit, "TimeoutSeconds", _FOREVER_S)
-        scope = visit.frame.scope
-        release = self._slots.take(scope)
-        job: Job[JSON] | None = None
-        try:
-            scope.check()
-            job = self._workers.start(call, after=release)
-            scope.wait(job.event, timeout_s)
-        finally:
-            if job is None or not job.done:
-                release()
-        if not job.done:
-            raise StateError(TIMEOUT, f"state '{visit.name}' ran over {timeout_s:g} seconds")
-        try:
-            return job.result()
-        except BaseException as error:
-            raise _reported(error) from error
-
-    def _batch(self, state: Task, visit: _Visit) -> JSON:
-        arguments = self._arguments(state, visit)
-        cancel = threading.Event()
-        visit.frame.scope.watch(cancel)
-        try:
-            return self._in_slot(
-                state, visit, lambda: self._resources.submit_job(arguments, cancel=cancel)
-            )
-        except StateError as error:
-            # A job that failed has no error name of its own; services' errors keep theirs.
-            own = isinstance(error.__cause__, StateError) or error.error == TIMEOUT
-            raise (error if own else StateError(TASK_FAILED, error.cause)) from error.__cause__
-        finally:
-            cancel.set()
-            visit.frame.scope.unwatch(cancel)
-
-    def _wait_for_token(self, state: Task, visit: _Visit) -> JSON:
-        task = self._tokens.open()
-        scope = visit.frame.scope
-        context: dict[str, JSON] = {**visit.context, "Task": {"Token": task.token}}
-        visit = replace(visit, context=context)
-        release: Callable[[], None] | None = None
-        try:
-            timeout_s = _optional(state.timeout_s, visit, "TimeoutSeconds", _FOREVER_S)
-            beat_s = _optional(state.heartbeat_s, visit, "HeartbeatSeconds", _FOREVER_S)
-            function, payload = self._call_of(state, visit)
-            release = self._slots.take(scope)
-            scope.check()
-
-            def call() -> None:
-                try:
-                    self._resources.invoke(function, payload)
-                except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
-                    self._tokens.fail(task, error)
-
-            task.beat = time.monotonic()
-            deadline = task.beat + timeout_s
-            self._workers.start(call, after=release)
-            while True:
-                task.event.clear()
-                if task.answered:
-                    break
-                now = time.monotonic()
-                if now >= deadline:
-                    raise StateError(
-                        TIMEOUT, f"state '{visit.name}' had no answer in {timeout_s:g} seconds"
-                    )
-                if now >= task.beat + beat_s:
-                    raise StateError(
-                        HEARTBEAT, f"state '{visit.name}' had no heartbeat in {beat_s:g} seconds"
-                    )
-                scope.wait(task.event, min(deadline, task.beat + beat_s) - now)
-        finally:
-            self._tokens.close(task)
-            if release is not None:
-                release()
-        if task.failure is not None:
-            raise _reported(task.failure) from task.failure
-        return task.output
-
     # --- branches and maps
 
-    def _parallel(self, state: Parallel, visit: _Visit) -> JSON:
+    def _parallel(self, state: Parallel, visit: Visit) -> JSON:
         value = visit.input
         if state.arguments is not None:
             value = state.arguments.evaluate(visit.bindings())
@@ -551,16 +364,18 @@ class _Run:
             )
             return self._machine(machine, value, inner)
 
-        return self._together(
+        return together(
+            self._workers,
             frame.scope,
             [partial(branch, machine) for machine in state.branches],
         )
 
-    def _inline_map(self, state: Map, visit: _Visit) -> JSON:
-        items = _items(state, visit)
-        most = _optional(state.concurrency, visit, "MaxConcurrency", 0, least=0)
+    def _inline_map(self, state: Map, visit: Visit) -> JSON:
+        items = items_of(state, visit)
+        most = number_or(state.concurrency, visit, "MaxConcurrency", 0, least=0)
         results: list[JSON] = [None] * len(items)
-        progress = _Progress(total=len(items))
+        progress = Progress(total=len(items))
+        lock = threading.Lock()
         self._tell_progress(visit, progress)
 
         def child(batch: Batch, scope: Scope) -> None:
@@ -568,36 +383,37 @@ class _Run:
                 visit.frame,
                 scope=scope,
                 variables=dict(visit.frame.variables),
-                context=_with_item(visit.frame.context, batch.index, items[batch.index]),
+                context=with_item(visit.frame.context, batch.index, items[batch.index]),
                 within=(*visit.frame.within, state.name),
                 child=batch.index,
             )
             results[batch.index] = self._machine(state.processor, batch.input, frame)
-            with self._lock:
+            with lock:
                 progress.done += 1
                 self._tell_progress(visit, progress)
 
         source = (
-            Batch(index, value, 1) for index, value in enumerate(_selected(state, visit, items))
+            Batch(index, value, 1) for index, value in enumerate(selected(state, visit, items))
         )
         self._children(visit, source, int(most), child)
         return results
 
-    def _distributed_map(self, state: Map, visit: _Visit) -> JSON:
+    def _distributed_map(self, state: Map, visit: Visit) -> JSON:
         arn = self._map_run_arn(state, visit)
-        most = _optional(state.concurrency, visit, "MaxConcurrency", 0, least=0)
-        tolerance = _Tolerance.of(state, visit)
+        most = number_or(state.concurrency, visit, "MaxConcurrency", 0, least=0)
+        tolerance = Tolerance.of(state, visit)
         files = self._result_files(state, visit, arn)
         items, total = self._item_source(state, visit)
-        selected = _selected(state, visit, items)
-        source = _batched(state, visit, selected)
-        progress = _Progress(total=total)
+        source = batched(state, visit, selected(state, visit, items))
+        progress = Progress(total=total)
+        lock = threading.Lock()
         collected: dict[int, JSON] = {}
         self._tell_progress(visit, progress)
 
         def child(batch: Batch, scope: Scope) -> None:
             record, output = self._child_execution(state, visit, arn, batch, scope)
-            with self._lock:
+            with lock:
+                scope.check()
                 progress.done += batch.items
                 if files is not None:
                     files.add(record, output)
@@ -619,7 +435,7 @@ class _Run:
         except StateError:
             # What did succeed is kept, as the service keeps it.
             if files is not None:
-                with self._lock:
+                with lock:
                     files.finish()
             raise
         if files is None:
@@ -627,14 +443,14 @@ class _Run:
         return {"MapRunArn": arn, "ResultWriterDetails": files.finish()}
 
     def _child_execution(
-        self, state: Map, visit: _Visit, arn: str, batch: Batch, scope: Scope
+        self, state: Map, visit: Visit, arn: str, batch: Batch, scope: Scope
     ) -> tuple[dict[str, JSON], JSON]:
         """One child of a distributed Map: an execution of its own. Gives its record, its output."""
         name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}/{batch.index}"))
         machine = f"{self._machine_name}/{state.label}"
         id_ = f"{_ARN}:execution:{machine}:{name}"
         started = self._clock()
-        frame = _Frame(
+        frame = Frame(
             scope,
             id_,
             {},
@@ -668,7 +484,7 @@ class _Run:
         }
         return record, output
 
-    def _map_run_arn(self, state: Map, visit: _Visit) -> str:
+    def _map_run_arn(self, state: Map, visit: Visit) -> str:
         """The same for the same attempt in a repeated run of the same name: it writes over."""
         frame = visit.frame
         place = json.dumps([frame.execution, frame.within, frame.child, visit.name])
@@ -677,25 +493,25 @@ class _Run:
         id_ = uuid.uuid5(uuid.NAMESPACE_URL, f"{place}/{count}")
         return f"{_ARN}:mapRun:{self._machine_name}/{state.label}:{id_}"
 
-    def _item_source(self, state: Map, visit: _Visit) -> tuple[Iterable[JSON], int]:
+    def _item_source(self, state: Map, visit: Visit) -> tuple[Iterable[JSON], int]:
         if state.reader is None:
-            items = _items(state, visit)
+            items = items_of(state, visit)
             return items, len(items)
-        bucket, key = _address(state.reader.arguments, visit, "ItemReader", "Key")
+        bucket, key = address(state.reader.arguments, visit, "ItemReader", "Key")
         most = state.reader.most
         source = Source(
             self._resources,
             bucket,
             key,
             lines=state.reader.input_type == "JSONL",
-            most=None if most is None else int(_optional(most, visit, "MaxItems", 0, least=1)),
+            most=None if most is None else int(number_or(most, visit, "MaxItems", 0, least=1)),
         )
         return source.read(), source.count()
 
-    def _result_files(self, state: Map, visit: _Visit, arn: str) -> ResultFiles | None:
+    def _result_files(self, state: Map, visit: Visit, arn: str) -> ResultFiles | None:
         if state.writer is None:
             return None
-        bucket, prefix = _address(state.writer.arguments, visit, "ResultWriter", "Prefix")
+        bucket, prefix = address(state.writer.arguments, visit, "ResultWriter", "Prefix")
         return ResultFiles(
             self._resources,
             bucket=bucket,
@@ -707,7 +523,7 @@ class _Run:
 
     def _children(
         self,
-        visit: _Visit,
+        visit: Visit,
         source: Iterator[Batch],
         most: int,
         child: Callable[[Batch, Scope], None],
@@ -725,51 +541,13 @@ class _Run:
                 child(batch, scope)
 
         count = min(most or self._concurrency, self._concurrency)
-        self._together(visit.frame.scope, [work] * count)
-
-    def _together(self, outer: Scope, calls: Sequence[Callable[[Scope], T]]) -> list[T]:
-        """Run calls at once and give their results; the first that fails stops the others."""
-        scope = Scope(outer)
-        lock = threading.Lock()
-        settled, ended = threading.Event(), threading.Event()
-        results: dict[int, T] = {}
-        failures: list[BaseException] = []
-        left = [len(calls)]
-
-        def one(index: int, call: Callable[[Scope], T]) -> None:
-            try:
-                value = call(scope)
-                with lock:
-                    results[index] = value
-            except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
-                with lock:
-                    failures.append(error)
-                settled.set()
-            with lock:
-                left[0] -= 1
-                last = left[0] == 0
-            if last:
-                ended.set()
-                settled.set()
-
-        try:
-            for index, call in enumerate(calls):
-                self._workers.start(partial(one, index, call))
-            scope.wait(settled)
-            if failures:
-                scope.stop()
-                ended.wait(_UNWIND_S)
-                raise failures[0]
-            return [results[index] for index in range(len(calls))]
-        finally:
-            scope.stop()
-            scope.close()
+        together(self._workers, visit.frame.scope, [work] * count)
 
     # --- the listener
 
     def _tell(
         self,
-        frame: _Frame,
+        frame: Frame,
         kind: Kind,
         state: State,
         seconds: float = 0.0,
@@ -798,7 +576,7 @@ class _Run:
         with self._telling:
             self._listener(event)
 
-    def _tell_progress(self, visit: _Visit, progress: "_Progress") -> None:
+    def _tell_progress(self, visit: Visit, progress: "Progress") -> None:
         frame = visit.frame
         if self._listener is None or frame.scope.stopped:
             return
@@ -823,200 +601,3 @@ class _Run:
     def _spent(self) -> dict[str, float]:
         with self._lock:
             return dict(self._seconds)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Items of a Map: how many are done, how many of those failed, how many there are."""
-
-    total: int
-    done: int = 0
-    failed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Tolerance:
-    """How many items of a distributed Map may fail; ``None`` where the file sets no limit."""
-
-    count: float | None
-    percentage: float | None
-
-    @classmethod
-    def of(cls, state: Map, visit: _Visit) -> "_Tolerance":
-        return cls(
-            _limit(state.tolerated_count, visit, "ToleratedFailureCount"),
-            _limit(state.tolerated_percentage, visit, "ToleratedFailurePercentage", most=100),
-        )
-
-    def exceeded(self, progress: _Progress) -> bool:
-        if self.count is None and self.percentage is None:
-            return progress.failed > 0
-        over_count = self.count is not None and progress.failed > self.count
-        share = None if self.percentage is None else self.percentage * progress.total
-        return over_count or (share is not None and progress.failed * 100 > share)
-
-
-def _finish(visit: _Visit, result: tuple[JSON] | None = None) -> _Outcome:
-    """Output and Assign of a state that did its work; ``result`` in a tuple if it has one."""
-    state = visit.state
-    more: dict[str, JSON] = {} if result is None else {"result": result[0]}
-    output = visit.input if result is None else result[0]
-    return _outcome(visit, more, state, otherwise=output, next_=state.next)
-
-
-def _caught(visit: _Visit, catcher: Catcher, error: StateError) -> _Outcome:
-    shown: JSON = {"Error": error.error, "Cause": error.cause}
-    more: dict[str, JSON] = {"errorOutput": shown}
-    return _outcome(visit, more, catcher, otherwise=shown, next_=catcher.next)
-
-
-def _choose(state: Choice, visit: _Visit) -> _Outcome:
-    bindings = visit.bindings()
-    for rule in state.rules:
-        holds = rule.condition.evaluate(bindings)
-        if not isinstance(holds, bool):
-            raise StateError(
-                QUERY, f"a Condition of state '{visit.name}' gave {to_text(holds)}, not a boolean"
-            )
-        if holds:
-            return _outcome(visit, {}, rule, otherwise=visit.input, next_=rule.next)
-    if state.next is None:
-        raise StateError(
-            RUNTIME, f"no choice of state '{visit.name}' matched and it has no Default"
-        )
-    return _finish(visit)
-
-
-def _outcome(
-    visit: _Visit,
-    more: Mapping[str, JSON],
-    rule: State | Rule | Catcher,
-    *,
-    otherwise: JSON,
-    next_: str | None,
-) -> _Outcome:
-    bindings = visit.bindings(**more)
-    value = otherwise if rule.output is None else rule.output.evaluate(bindings)
-    if rule.output is not None or isinstance(visit.state, Parallel | Map):
-        check_size(value, visit.name, "an output")
-    # All see the variables as they were on entry; new values count from the next state on.
-    assigned = {name: template.evaluate(bindings) for name, template in rule.assign.items()}
-    for name, given in assigned.items():
-        check_size(given, visit.name, f"a variable ${name}")
-    return _Outcome(value, next_, assigned)
-
-
-def _matches(names: Sequence[str], error: str) -> bool:
-    """Whether ``ErrorEquals`` takes an error.
-
-    ``States.Runtime`` cannot be handled at all; ``States.DataLimitExceeded`` only by its own name;
-    ``States.TaskFailed`` takes all but time-outs; a missed heartbeat is also a time-out.
-    """
-    if error == RUNTIME:
-        return False
-    if error in names:
-        return True
-    if error == DATA_LIMIT:
-        return False
-    late = error in (TIMEOUT, HEARTBEAT)
-    return (
-        "States.ALL" in names or (TASK_FAILED in names and not late) or (TIMEOUT in names and late)
-    )
-
-
-def _first(catchers: Sequence[Catcher], error: StateError) -> Catcher | None:
-    return next((c for c in catchers if _matches(c.errors, error.error)), None)
-
-
-def _reported(error: BaseException) -> StateError:
-    """The error that Lambda would report for an exception in a handler."""
-    if isinstance(error, StateError):
-        return StateError(error.error, error.cause)
-    name = type(error).__name__ if isinstance(error, Exception) else "Runtime.ExitError"
-    return StateError(name, _cause(name, str(error)))
-
-
-def _cause(name: str, message: str) -> str:
-    return json.dumps({"errorMessage": message, "errorType": name}, ensure_ascii=False)
-
-
-def _items(state: Map, visit: _Visit) -> list[JSON]:
-    value = visit.input if state.items is None else state.items.evaluate(visit.bindings())
-    if not isinstance(value, list):
-        raise StateError(QUERY, f"the items of state '{visit.name}' are not an array")
-    return value
-
-
-def _selected(state: Map, visit: _Visit, items: Iterable[JSON]) -> Iterator[JSON]:
-    if state.selector is None:
-        yield from items
-        return
-    for index, item in enumerate(items):
-        bindings = replace(visit, context=_with_item(visit.context, index, item)).bindings()
-        yield state.selector.evaluate(bindings)
-
-
-def _batched(state: Map, visit: _Visit, items: Iterable[JSON]) -> Iterator[Batch]:
-    batcher = state.batcher
-    if batcher is None:
-        return (Batch(index, item, 1) for index, item in enumerate(items))
-    most_items = _limit(batcher.items, visit, "MaxItemsPerBatch", least=1)
-    most_bytes = _limit(batcher.bytes, visit, "MaxInputBytesPerBatch", least=1)
-    return batches(
-        items,
-        most_items=None if most_items is None else int(most_items),
-        most_bytes=None if most_bytes is None else int(most_bytes),
-        batch_input=(
-            None if batcher.input is None else (batcher.input.evaluate(visit.bindings()),)
-        ),
-    )
-
-
-def _with_item(context: dict[str, JSON], index: int, item: JSON) -> dict[str, JSON]:
-    return {**context, "Map": {"Item": {"Index": index, "Value": item}}}
-
-
-def _address(template: Template, visit: _Visit, where: str, second: str) -> tuple[str, str]:
-    value = template.evaluate(visit.bindings())
-    if not isinstance(value, dict):
-        raise StateError(QUERY, f"{where}.Arguments of state '{visit.name}' are no object")
-    return (
-        _text(value.get("Bucket"), visit, f"{where}.Bucket"),
-        _text(value.get(second), visit, f"{where}.{second}"),
-    )
-
-
-def _text(value: JSON, visit: _Visit, where: str) -> str:
-    if not isinstance(value, str):
-        raise StateError(QUERY, f"{where} of state '{visit.name}' is not a string")
-    return value
-
-
-def _limit(
-    template: Template | None,
-    visit: _Visit,
-    where: str,
-    *,
-    least: float = 0,
-    most: float = _FOREVER_S,
-) -> float | None:
-    if template is None:
-        return None
-    return _number(template.evaluate(visit.bindings()), visit, where, least, most)
-
-
-def _optional(
-    template: Template | None, visit: _Visit, where: str, default: float, *, least: float = 1
-) -> float:
-    found = _limit(template, visit, where, least=least)
-    return default if found is None else found
-
-
-def _number(
-    value: JSON, visit: _Visit, where: str, least: float, most: float = _FOREVER_S
-) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise StateError(
-            QUERY, f"{where} of state '{visit.name}' is not a number from {least:g} to {most:g}"
-        )
-    return float(value)

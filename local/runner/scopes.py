@@ -7,11 +7,15 @@ This is what happens on AWS too: a stopped execution does not stop the Lambda fu
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+# How long a failed group waits for its other threads to leave their waits.
+_UNWIND_S = 1.0
 
 
 class Stopped(Exception):
@@ -186,3 +190,42 @@ class Slots:
                     self._free.release()
 
         return give_back
+
+
+def together(workers: Workers, outer: Scope, calls: Sequence[Callable[[Scope], T]]) -> list[T]:
+    """Run calls at once and give their results; the first that fails stops the others."""
+    scope = Scope(outer)
+    lock = threading.Lock()
+    settled, ended = threading.Event(), threading.Event()
+    results: dict[int, T] = {}
+    failures: list[BaseException] = []
+    left = [len(calls)]
+
+    def one(index: int, call: Callable[[Scope], T]) -> None:
+        try:
+            value = call(scope)
+            with lock:
+                results[index] = value
+        except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
+            with lock:
+                failures.append(error)
+            settled.set()
+        with lock:
+            left[0] -= 1
+            last = left[0] == 0
+        if last:
+            ended.set()
+            settled.set()
+
+    try:
+        for index, call in enumerate(calls):
+            workers.start(partial(one, index, call))
+        scope.wait(settled)
+        if failures:
+            scope.stop()
+            ended.wait(_UNWIND_S)
+            raise failures[0]
+        return [results[index] for index in range(len(calls))]
+    finally:
+        scope.stop()
+        scope.close()

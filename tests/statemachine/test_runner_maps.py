@@ -5,6 +5,8 @@ import threading
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from local.runner import items as items_module
 
@@ -197,6 +199,7 @@ def odd_fails(payload):
         ({"ToleratedFailurePercentage": 49, "ToleratedFailureCount": 5}, False),
         ({"ToleratedFailureCount": "{% $states.input.n %}"}, True),
         ({"ToleratedFailurePercentage": 0}, False),
+        ({"ToleratedFailurePercentage": 49.5}, False),
     ],
 )
 def test_tolerated_failures(runner, fields, succeeds):
@@ -312,6 +315,35 @@ def test_an_item_over_the_limit_fails_alone(runner):
     results = runner.results(runner.run({"M": state}))
     assert [json.loads(r["Output"]) for r in results["SUCCEEDED"]] == [1]
     assert [r["Error"] for r in results["FAILED"]] == ["States.DataLimitExceeded"]
+
+
+@given(
+    items=st.lists(st.text("xé", max_size=40), max_size=30),
+    most_items=st.none() | st.integers(1, 5),
+    most_bytes=st.none() | st.integers(60, 200),
+)
+def test_batches_lose_nothing_and_keep_their_limits(items, most_items, most_bytes):
+    found = list(
+        items_module.batches(
+            items, most_items=most_items, most_bytes=most_bytes, batch_input=({"r": 1},)
+        )
+    )
+    assert [item for batch in found for item in batch.input["Items"]] == items
+    assert [batch.index for batch in found] == list(range(len(found)))
+    for batch in found:
+        assert batch.items == len(batch.input["Items"]) >= 1
+        assert most_items is None or batch.items <= most_items
+        text = json.dumps(batch.input, ensure_ascii=False, separators=(",", ":"))
+        assert most_bytes is None or batch.items == 1 or len(text.encode()) <= most_bytes
+
+
+@pytest.mark.parametrize("size", ["{% 2.5 %}", "{% 0 %}", "{% 'two' %}"])
+def test_numbers_from_expressions_are_checked(runner, size):
+    runner.put_items([1])
+    state = runner.distributed({"T": runner.call()}, **batched(size))
+    execution = runner.run({"M": state})
+    assert execution.error == "States.QueryEvaluationError"
+    assert "MaxItemsPerBatch" in execution.cause
 
 
 def test_the_exact_batch_limit():
