@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from imageclust import keys
 from imageclust.errors import Conflict, InvalidInput, NotFound
@@ -112,14 +111,16 @@ def offer_uploads(
     return [_offer(services, collection, file) for file in files]
 
 
-def changed_collection(event: Mapping[str, Any], *, bucket: str) -> str:
+def changed_collection(event: object, *, bucket: str) -> str:
     """The collection that an EventBridge event of the uploads bucket is about.
 
     Keys in these events are not URL-encoded. Raises InvalidInput, saying why, for an event that
     concerns no collection.
     """
+    if not isinstance(event, Mapping):
+        raise InvalidInput("not an event of created or deleted files")
     kind = event.get("detail-type")
-    if event.get("source") != "aws.s3" or kind not in _CHANGES:
+    if kind not in _CHANGES or event.get("source") != "aws.s3":
         raise InvalidInput(f"not an event of created or deleted files: {kind!r}")
     try:
         found, key = event["detail"]["bucket"]["name"], event["detail"]["object"]["key"]

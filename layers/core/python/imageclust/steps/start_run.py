@@ -200,7 +200,9 @@ def _under_way(services: Services, item: JSON, now: datetime) -> bool:
     if run is None or run["state"] == "RUNNING":
         if services.workflows.running(run_id):
             return True
-        _launch(services, item["running_request"], created=item["running_since"])
+        # Through the record: a table may give 1 back for 1.0, and the input must be the same.
+        request = RunRequest.from_json(item["running_request"]).to_json()
+        _launch(services, request, created=item["running_since"])
         run = _run(services.table, run_id)
         if run is not None and run["state"] == "RUNNING":
             young = now - datetime.fromisoformat(item["running_since"]) < GRACE
