@@ -30,6 +30,10 @@ from imageclust.images.scale import Pixels, shrink
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _MAX_ASPECT = 16
+# The codec's reduction leaves at least this many times the pixels a side that are wanted: averaged
+# from there, MobileNetV2 features of 12 to 16-megapixel photos keep a cosine of .999 with those of
+# the full decode; from 1.2 to 1.9 times, .986. The time is nearly all in reading the file anyway.
+_OVERSAMPLE = 2
 # The codec's reduction flags name BGR order; with that bit off they combine with RGB order.
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2 & ~cv2.IMREAD_COLOR,
@@ -163,9 +167,9 @@ def _check_limits(header: Header, factor: int, limits: DecodeLimits) -> None:
 
 
 def _jpeg_factor(header: Header, min_side: int) -> int:
-    """The strongest reduction of the codec that leaves the short side at or above ``min_side``."""
+    """The strongest reduction by the codec that still leaves enough to average over."""
     short = min(header.width, header.height)
-    return next((f for f in (8, 4, 2) if short // f >= min_side), 1)
+    return next((f for f in (8, 4, 2) if short // f >= _OVERSAMPLE * min_side), 1)
 
 
 def _decode_pixels(data: bytes, header: Header, factor: int) -> npt.NDArray[np.generic]:
