@@ -110,7 +110,7 @@ def grant_embed(role: iam.Role, *, storage: Storage) -> None:
         role, "manifests", "models", "vectors", "labels", reason="models; shards that exist"
     )
     storage.grant_write_data(
-        role, "vectors", "labels", "thumbnails", "results", reason="shards, thumbnails, outcomes"
+        role, "vectors", "labels", "thumbnails", reason="shards of vectors and labels, thumbnails"
     )
     storage.grant_table(role, reason="pointers to vectors and facts of images")
 
@@ -155,11 +155,15 @@ def grant_workflow(*, storage: Storage, workflow: Workflow, gpu: GpuQueue | None
 
 def grant_events(roles: Mapping[str, iam.Role], *, bus: events.IEventBus) -> None:
     """Who tells the world what happened."""
-    for name in ("ingest", "publish", "record_failure"):
+    for name, reason in (
+        ("ingest", "an upload that belongs to no collection"),
+        ("publish", "a run has succeeded"),
+        ("record_failure", "a run has failed"),
+    ):
         allow(
             roles[name],
             "TellOthers",
             actions=["events:PutEvents"],
             resources=[bus.event_bus_arn],
-            reason="a run has ended; an upload that belongs to no collection",
+            reason=reason,
         )

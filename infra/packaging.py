@@ -41,6 +41,22 @@ _PRUNED_TREES = (
     "onnxruntime/transformers",
     "cv2/data",
 )
+# botocore describes some 400 services in 28 MB; these are the ones that adapters/aws calls.
+SERVICES = frozenset(
+    {
+        "bedrock",
+        "bedrock-runtime",
+        "dynamodb",
+        "events",
+        "rekognition",
+        "s3",
+        "s3vectors",
+        "scheduler",
+        "sqs",
+        "stepfunctions",
+        "sts",
+    }
+)
 _METADATA_KEPT = frozenset({"METADATA", "entry_points.txt"})
 
 
@@ -161,6 +177,8 @@ def is_pruned(path: PurePosixPath) -> bool:
         return True
     if folders and folders[0].endswith(".dist-info"):
         return len(folders) == 1 and path.name not in _METADATA_KEPT
+    if folders[:2] == ("botocore", "data") and len(folders) > 2:
+        return folders[2] not in SERVICES
     return any(path.is_relative_to(tree) for tree in _PRUNED_TREES)
 
 

@@ -79,6 +79,7 @@ class ImageclustStack(Stack):
             GpuQueue(
                 self,
                 "Gpu",
+                prefix=settings.stack_name,
                 root=ROOT,
                 image=settings.gpu_image,
                 instance_type=settings.gpu_instance_type,

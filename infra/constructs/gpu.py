@@ -32,6 +32,7 @@ class GpuQueue(Construct):
         scope: Construct,
         construct_id: str,
         *,
+        prefix: str,
         root: Path,
         image: str,
         instance_type: str,
@@ -40,6 +41,7 @@ class GpuQueue(Construct):
         log_retention: logs.RetentionDays,
     ) -> None:
         super().__init__(scope, construct_id)
+        self._prefix = prefix
         vpc = self._network()
         compute = batch.ManagedEc2EcsComputeEnvironment(
             self,
@@ -70,6 +72,7 @@ class GpuQueue(Construct):
         definition = batch.EcsJobDefinition(
             self,
             "Job",
+            job_definition_name=f"{prefix}-embed",
             container=batch.EcsEc2ContainerDefinition(
                 self,
                 "Container",
@@ -80,7 +83,8 @@ class GpuQueue(Construct):
                 memory=_MEMORY,
                 gpu=1,
                 job_role=self.job_role,
-                environment=dict(environment),
+                # Lambda sets the region for its functions; ECS on EC2 does not for its tasks.
+                environment={**environment, "AWS_DEFAULT_REGION": Stack.of(self).region},
                 logging=ecs.LogDriver.aws_logs(stream_prefix="embed", log_group=group),
                 user="65532",
             ),
@@ -108,10 +112,10 @@ class GpuQueue(Construct):
                 stack.format_arn(
                     service="batch",
                     resource="job-definition",
-                    resource_name="*",
+                    resource_name=f"{self._prefix}-embed:*",
                 ),
             ],
-            reason="the definition's revision number is not known before it is deployed",
+            reason="each deployment makes a new revision of the job definition",
         )
         allow(
             role,

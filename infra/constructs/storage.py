@@ -128,7 +128,7 @@ class Storage(Construct):
             "ListData",
             actions=["s3:ListBucket"],
             resources=[self.data.bucket_arn],
-            reason="list shards; without it a missing object answers 403, not 404",
+            reason="list objects; without it a missing object answers 403, not 404",
         )
 
     def grant_write_data(self, role: iam.Role, *prefixes: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-from aws_cdk import Duration, Stack
+from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -58,7 +58,7 @@ class UploadEvents(Construct):
                 report_batch_item_failures=True,
             )
         )
-        group = scheduler.ScheduleGroup(self, "Timers")
+        group = scheduler.ScheduleGroup(self, "Timers", removal_policy=RemovalPolicy.DESTROY)
         self.schedule_group = group.schedule_group_name
         self._schedules_arn = Stack.of(self).format_arn(
             service="scheduler", resource="schedule", resource_name=f"{self.schedule_group}/*"

@@ -1,0 +1,97 @@
+"""Least privilege: the table role → actions → resources is the security page, and it is short."""
+
+import re
+from typing import Any
+
+from infra.permissions import REASONS
+from infra.security import PAGE, permissions, security_page
+from tests.infra.from_template import resources
+
+JSON = dict[str, Any]
+
+# Calls that know no resources, as the service authorization reference lists them.
+_NO_RESOURCES = {
+    "batch:DescribeJobs",
+    "bedrock:ListModelInvocationJobs",
+    "ecr:GetAuthorizationToken",
+    "rekognition:DetectLabels",
+}
+_NO_RESOURCES_PREFIXES = ("xray:", "logs:")
+# It could name a job, but only by an id that does not exist yet.
+_UNKNOWN_BEFORE = {"batch:TerminateJob"}
+
+
+def test_security_page_is_what_is_deployed(template: JSON, gpu_template: JSON) -> None:
+    """`python -m infra.security` writes it anew."""
+    assert PAGE.read_text("utf-8") == security_page(template, gpu_template)
+
+
+def test_every_permission_has_a_reason(gpu_template: JSON) -> None:
+    assert not [row for row in permissions(gpu_template) if not row.reason]
+
+
+def test_no_action_is_a_wildcard(gpu_template: JSON) -> None:
+    assert not [row for row in permissions(gpu_template) for a in row.actions if "*" in a]
+
+
+def test_everything_is_only_for_calls_without_resources(gpu_template: JSON) -> None:
+    for row in permissions(gpu_template):
+        if "*" not in row.resources:
+            continue
+        for action in row.actions:
+            assert action in _NO_RESOURCES | _UNKNOWN_BEFORE or action.startswith(
+                _NO_RESOURCES_PREFIXES
+            ), row
+
+
+def test_data_is_reached_by_prefix(gpu_template: JSON) -> None:
+    reached = [r for row in permissions(gpu_template) for r in row.resources]
+    objects = [r for r in reached if r.startswith("StorageData/")]
+    assert objects
+    assert all(re.fullmatch(r"StorageData/[a-z]+/\*", r) for r in objects)
+
+
+def test_one_prefix_one_writer(template: JSON) -> None:
+    """Each arrow of the workflow is a prefix that few roles write (see imageclust.keys)."""
+    writers: dict[str, set[str]] = {}
+    for row in permissions(template):
+        if "s3:PutObject" in row.actions:
+            for resource in row.resources:
+                writers.setdefault(resource, set()).add(row.role.split("Role")[0])
+    assert {prefix: sorted(names) for prefix, names in writers.items()} == {
+        "StorageUploads/*": ["Api"],
+        "StorageData/manifests/*": ["PlanRun"],
+        "StorageData/vectors/*": ["Embed"],
+        "StorageData/thumbnails/*": ["Embed"],
+        "StorageData/labels/*": ["Embed", "Label"],
+        "StorageData/results/*": ["Workflow"],
+        "StorageData/clusters/*": ["Cluster"],
+        "StorageData/descriptions/*": ["CollectDescriptions", "Describe"],
+        "StorageData/bedrock/*": ["DescribeInBatch", "NamingBatch"],
+        "StorageData/exports/*": ["Publish"],
+    }
+
+
+def test_roles_are_passed_to_one_service_only(gpu_template: JSON) -> None:
+    for entry in resources(gpu_template, "AWS::IAM::Policy").values():
+        for statement in entry["Properties"]["PolicyDocument"]["Statement"]:
+            if statement["Action"] == "iam:PassRole":
+                assert "iam:PassedToService" in statement["Condition"]["StringEquals"]
+                assert statement["Resource"] != "*"
+
+
+def test_services_may_take_a_role_for_this_account_only(template: JSON) -> None:
+    """Bedrock and the scheduler act for whoever asks, so the trust names account and source."""
+    for entry in resources(template, "AWS::IAM::Role").values():
+        [statement] = entry["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        service = statement["Principal"]["Service"]
+        if service in ("bedrock.amazonaws.com", "scheduler.amazonaws.com"):
+            condition = statement["Condition"]
+            assert condition["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+            assert {"ArnLike", "ArnEquals"} & set(condition)
+
+
+def test_reasons_name_statements_that_exist(gpu_template: JSON) -> None:
+    for entry in resources(gpu_template, "AWS::IAM::Policy").values():
+        sids = {s.get("Sid") for s in entry["Properties"]["PolicyDocument"]["Statement"]}
+        assert set(entry.get("Metadata", {}).get(REASONS, {})) <= sids

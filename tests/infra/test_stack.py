@@ -1,0 +1,238 @@
+"""What the template must be, in words of intent; the snapshot holds the letter."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imageclust.settings import Settings
+
+from infra.constructs.handlers import SHAPES, environment_of
+from infra.packaging import ROOT
+from tests.infra.from_template import resources, resources_from_template
+
+JSON = dict[str, Any]
+
+
+@pytest.fixture(params=["plain", "gpu"])
+def either(request: pytest.FixtureRequest) -> JSON:
+    """Both templates, one after the other."""
+    name = "template" if request.param == "plain" else "gpu_template"
+    found: JSON = request.getfixturevalue(name)
+    return found
+
+
+def _one(template: JSON, kind: str, prefix: str = "") -> JSON:
+    [found] = (
+        entry["Properties"]
+        for name, entry in resources(template, kind).items()
+        if name.startswith(prefix)
+    )
+    return dict(found)
+
+
+def _functions(template: JSON) -> dict[str, JSON]:
+    """Properties of each function by the name of its module."""
+    found = {}
+    for entry in resources(template, "AWS::Lambda::Function").values():
+        properties = entry["Properties"]
+        found[properties["Handler"].split(".")[1]] = properties
+    return found
+
+
+def test_synth_says_nothing(assembly: Path, gpu_assembly: Path) -> None:
+    """No warning of the CDK, of jsii or of cdk-nag; the guard let no connection through."""
+    assert (assembly / "output.txt").read_text() == ""
+    assert (gpu_assembly / "output.txt").read_text() == ""
+
+
+def test_cdk_nag_finds_nothing(assembly: Path, gpu_assembly: Path) -> None:
+    for folder in (assembly, gpu_assembly):
+        report = json.loads((folder / "validation-report.json").read_text())
+        assert not [plugin for plugin in report["pluginReports"] if plugin["violations"]]
+
+
+def test_idle_costs_nothing(either: JSON) -> None:
+    text = json.dumps(either)
+    assert not resources(either, "AWS::EC2::NatGateway")
+    assert "ProvisionedConcurren" not in text
+    assert not resources(either, "AWS::SecretsManager::Secret")
+    assert not resources(either, "AWS::KMS::Key")
+    endpoints = resources(either, "AWS::EC2::VPCEndpoint").values()
+    assert all(entry["Properties"]["VpcEndpointType"] == "Gateway" for entry in endpoints)
+    for compute in resources(either, "AWS::Batch::ComputeEnvironment").values():
+        assert compute["Properties"]["ComputeResources"]["MinvCpus"] == 0
+        assert "DesiredvCpus" not in compute["Properties"]["ComputeResources"]
+
+
+def test_without_the_gpu_there_is_no_network(template: JSON) -> None:
+    kinds = {entry["Type"].split("::")[1] for entry in template["Resources"].values()}
+    assert not kinds & {"EC2", "Batch", "ECS", "ECR"}
+
+
+def test_nothing_but_the_handlers_runs(either: JSON) -> None:
+    """No custom resource: each would be one more function with permissions of its own."""
+    assert set(_functions(either)) == set(SHAPES)
+    assert not [e for e in either["Resources"].values() if e["Type"].startswith("Custom::")]
+
+
+def test_handlers_are_the_modules_of_functions() -> None:
+    modules = {path.stem for path in (ROOT / "functions").glob("*.py")} - {"__init__"}
+    assert modules == set(SHAPES)
+
+
+def test_functions_are_python_3_13_on_arm(template: JSON) -> None:
+    for name, function in _functions(template).items():
+        assert function["Runtime"] == "python3.13", name
+        assert function["Architectures"] == ["arm64"], name
+        assert function["TracingConfig"] == {"Mode": "Active"}, name
+        assert function["FunctionName"] == f"imageclust-{name.replace('_', '-')}"
+
+
+def test_every_log_group_forgets(either: JSON) -> None:
+    groups = resources(either, "AWS::Logs::LogGroup").values()
+    assert len(groups) >= len(SHAPES) + 2
+    assert all(group["Properties"]["RetentionInDays"] == 30 for group in groups)
+    for function in _functions(either).values():
+        assert "LogGroup" in function["LoggingConfig"]
+
+
+def test_environments_are_settings(either: JSON) -> None:
+    known = {field.name.upper() for field in fields(Settings)}
+    for name, function in _functions(either).items():
+        given = set(function["Environment"]["Variables"])
+        assert given <= known | {"POWERTOOLS_SERVICE_NAME"}, name
+        assert {"UPLOADS_BUCKET", "DATA_BUCKET", "TABLE_NAME", "VECTOR_BUCKET"} <= given, name
+
+
+def test_environment_reads_back(template: JSON) -> None:
+    variables = _functions(template)["plan_run"]["Environment"]["Variables"]
+    plain = {name: value for name, value in variables.items() if isinstance(value, str)}
+    settings = Settings.from_environment(plain)
+    assert settings.map_concurrency == 100
+    assert settings.gpu_enabled is False
+    assert settings.rekognition_per_second == 50.0
+
+
+def test_gpu_setting_reaches_the_planner(gpu_template: JSON) -> None:
+    variables = _functions(gpu_template)["plan_run"]["Environment"]["Variables"]
+    assert variables["GPU_ENABLED"] == "true"
+
+
+def test_unknown_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"not in imageclust\.settings\.Settings: nonsense"):
+        environment_of(nonsense="1")
+
+
+def test_who_starts_runs_knows_how(template: JSON) -> None:
+    functions = _functions(template)
+    for name in ("start_run", "api"):
+        assert "STATE_MACHINE_ARN" in functions[name]["Environment"]["Variables"]
+    for name in ("ingest", "start_run", "api", "publish", "record_failure"):
+        variables = functions[name]["Environment"]["Variables"]
+        assert {"SCHEDULE_GROUP", "SCHEDULE_ROLE_ARN", "START_FUNCTION_ARN"} <= set(variables)
+    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
+        assert "BEDROCK_BATCH_ROLE_ARN" in functions[name]["Environment"]["Variables"]
+
+
+def test_buckets_are_closed(template: JSON) -> None:
+    buckets = resources(template, "AWS::S3::Bucket")
+    policies = [
+        entry["Properties"] for entry in resources(template, "AWS::S3::BucketPolicy").values()
+    ]
+    for name, entry in buckets.items():
+        properties = entry["Properties"]
+        assert all(properties["PublicAccessBlockConfiguration"].values())
+        assert "BucketEncryption" in properties
+        [policy] = [item for item in policies if item["Bucket"] == {"Ref": name}]
+        denied = [s for s in policy["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"]
+        assert {"Bool": {"aws:SecureTransport": "false"}} in [s["Condition"] for s in denied]
+
+
+def test_data_outlives_the_stack(template: JSON) -> None:
+    for kind in ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::S3Vectors::VectorBucket"):
+        for entry in resources(template, kind).values():
+            assert entry["DeletionPolicy"] == "Retain"
+
+
+def test_only_map_results_expire() -> None:
+    shapes = resources_from_template()
+    expiring = [
+        rule
+        for shape in (shapes.uploads, shapes.data)
+        for rule in shape["LifecycleConfiguration"]["Rules"]
+        if "ExpirationInDays" in rule
+    ]
+    assert [(rule["Prefix"], rule["ExpirationInDays"]) for rule in expiring] == [("results/", 30)]
+
+
+def test_table_is_on_demand_and_recoverable(template: JSON) -> None:
+    table = _one(template, "AWS::DynamoDB::Table")
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
+
+
+def test_uploads_reach_ingest_through_the_queue(template: JSON) -> None:
+    shapes = resources_from_template()
+    enabled = shapes.uploads["NotificationConfiguration"]["EventBridgeConfiguration"]
+    assert enabled == {"EventBridgeEnabled": True}
+    pattern = json.loads(shapes.upload_pattern("photos"))
+    assert pattern["detail-type"] == ["Object Created", "Object Deleted"]
+    assert pattern["detail"] == {"bucket": {"name": ["photos"]}}
+    [target] = shapes.upload_rule["Targets"]
+    queue_id, _ = target["Arn"]["Fn::GetAtt"]
+    queue = template["Resources"][queue_id]["Properties"]
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
+    mapping = _one(template, "AWS::Lambda::EventSourceMapping")
+    assert mapping["EventSourceArn"] == {"Fn::GetAtt": [queue_id, "Arn"]}
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    ingest = template["Resources"][mapping["FunctionName"]["Ref"]]["Properties"]
+    assert ingest["Handler"] == "functions.ingest.handler"
+    assert queue["VisibilityTimeout"] >= 6 * ingest["Timeout"]
+
+
+def test_presigned_posts_work_from_a_browser() -> None:
+    [rule] = resources_from_template().uploads["CorsConfiguration"]["CorsRules"]
+    assert "POST" in rule["AllowedMethods"]
+
+
+def test_batch_jobs_wake_a_function_by_event_and_by_clock(template: JSON) -> None:
+    rules = [entry["Properties"] for entry in resources(template, "AWS::Events::Rule").values()]
+    waking = [rule for rule in rules if "aws.s3" not in json.dumps(rule.get("EventPattern", {}))]
+    assert {rule.get("ScheduleExpression") for rule in waking} == {None, "rate(15 minutes)"}
+    assert len({json.dumps(rule["Targets"][0]["Arn"]) for rule in waking}) == 1
+    [event] = [rule["EventPattern"] for rule in waking if "EventPattern" in rule]
+    assert event["detail-type"] == ["Batch Inference Job State Change"]
+
+
+def test_the_api_asks_for_a_key_and_limits_rates(template: JSON) -> None:
+    methods = [e["Properties"] for e in resources(template, "AWS::ApiGateway::Method").values()]
+    served = [method for method in methods if method["HttpMethod"] != "OPTIONS"]
+    assert [method["HttpMethod"] for method in served] == ["ANY"]
+    assert all(method["ApiKeyRequired"] for method in served)
+    assert all("RequestValidatorId" in method for method in served)
+    plan = _one(template, "AWS::ApiGateway::UsagePlan")
+    assert plan["Quota"] == {"Limit": 100_000, "Period": "DAY"}
+    assert plan["Throttle"] == {"BurstLimit": 40, "RateLimit": 20}
+    stage = _one(template, "AWS::ApiGateway::Stage")
+    assert "AccessLogSetting" in stage
+    assert stage["MethodSettings"][0]["DataTraceEnabled"] is False
+
+
+def test_gpu_jobs_run_the_library_on_spot(gpu_template: JSON) -> None:
+    compute = _one(gpu_template, "AWS::Batch::ComputeEnvironment")["ComputeResources"]
+    assert compute["Type"] == "SPOT"
+    assert compute["AllocationStrategy"] == "SPOT_PRICE_CAPACITY_OPTIMIZED"
+    assert compute["InstanceTypes"] == ["g6.xlarge"]
+    assert compute["Ec2Configuration"] == [{"ImageType": "ECS_AL2023_NVIDIA"}]
+    job = _one(gpu_template, "AWS::Batch::JobDefinition")["ContainerProperties"]
+    assert job["Command"] == ["embed"]
+    assert {"Type": "GPU", "Value": "1"} in job["ResourceRequirements"]
+    names = {variable["Name"] for variable in job["Environment"]}
+    assert {"DATA_BUCKET", "TABLE_NAME", "AWS_DEFAULT_REGION"} <= names
+    dockerfile = (ROOT / "containers" / "gpu.Dockerfile").read_text("utf-8")
+    assert 'ENTRYPOINT ["python", "-m", "imageclust.batch"]' in dockerfile
+    [group] = resources(gpu_template, "AWS::EC2::SecurityGroup").values()
+    assert "SecurityGroupIngress" not in group["Properties"]
