@@ -104,9 +104,8 @@ def measure_large(n: int, d: int) -> None:
     peak = memory("VmHWM")
     truth = pairs_of(_groups_by(origin.tolist()))
     found = pairs_of(report.groups)
-    print(
-        f"{n} images, vectors of {d}: {seconds:.1f} s, {(peak - before) / 1024:.0f} MB more at the peak"
-    )
+    more = (peak - before) / 1024
+    print(f"{n} images, vectors of {d}: {seconds:.1f} s, {more:.0f} MB more at the peak")
     print(f"  compared {report.compared} pairs, cosine from {report.cosine_floor:.3f}")
     print(f"  {quality(found, truth)}, {len(report.similar)} look-alikes")
 
@@ -123,7 +122,7 @@ def measure_quality() -> None:
     if not folder.exists() or not model.exists():
         print("quality by transform: needs ../shared")
         return
-    rows = list(csv.DictReader((folder / "labels.csv").open()))
+    rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     thumbs, vectors, hashes, pixels, sharp = [], [], [], [], []
     for row in rows:
@@ -138,8 +137,7 @@ def measure_quality() -> None:
 
     @cache
     def shown(i: int) -> Image:
-        bgr = cv2.imdecode(np.frombuffer(thumbs[i], np.uint8), cv2.IMREAD_COLOR)
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        return decode_image(thumbs[i]).pixels
 
     phashes, features = np.array(hashes, np.uint64), np.array(vectors, np.float32)
     pictures = Pictures(phashes, features, np.array(pixels), np.array(sharp))
@@ -164,9 +162,8 @@ def measure_quality() -> None:
         if "orig" in (kinds[a], kinds[b]) or kind == "real":
             for place, found in enumerate((truth, ours, by_hash, by_cosine)):
                 total[kind][place] += (a, b) in found
-    print(
-        "| transform | pairs with the original | imageclust | hash | cosine |\n|---|---|---|---|---|"
-    )
+    print("| transform | pairs with the original | imageclust | hash | cosine |")
+    print("|---|---|---|---|---|")
     for kind in sorted(total):
         print(f"| {kind} | " + " | ".join(str(value) for value in total[kind]) + " |")
     print(json.dumps({"similar": len(report.similar), "compared": report.compared}))

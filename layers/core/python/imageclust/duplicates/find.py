@@ -23,17 +23,19 @@ class Thresholds:
     """When a pair is looked at, when it is a copy, and when it is worth reporting.
 
     ``cosine``: vectors this close are compared pixel by pixel. ``aligned``: least correlation of
-    the coarse alignment to go on. ``structure``, ``worst``, ``overlap``, ``colour``: see
-    ``verify.Match``; all must be reached by a copy. ``member_structure``, ``member_worst``: what
-    a member reached through other copies must show against the keeper itself. ``similar``: cosine
-    of a look-alike. ``pairs_an_image``: most pairs compared for each image.
+    the coarse alignment to go on. ``structure``, ``worst``, ``overlap``, ``contained``,
+    ``colour``: see ``verify.Match``; all must be reached by a copy. ``member_structure``,
+    ``member_worst``: what a member reached through other copies must show against the keeper
+    itself. ``similar``: cosine of a look-alike. ``pairs_an_image``: most pairs compared for each
+    image.
     """
 
     cosine: float = 0.80
     aligned: float = 0.80
     structure: float = 0.93
     worst: float = 0.85
-    overlap: float = 0.5
+    overlap: float = 0.4
+    contained: float = 0.85
     colour: float = 0.75
     member_structure: float = 0.85
     member_worst: float = 0.60
@@ -188,12 +190,7 @@ class _Search:
         copies, others = [], []
         for a, b in pairs.tolist():
             match, aligned = self.match(a, b)
-            copy = (
-                match.structure >= limits.structure
-                and match.worst >= limits.worst
-                and match.overlap >= limits.overlap
-                and match.colour >= limits.colour
-            )
+            copy = self._is_copy(match, limits.structure, limits.worst)
             if copy and not self._burst(a, b):
                 copies.append((a, b))
             elif copy or aligned >= 0.9 or self._cosine(a, b) >= limits.similar:
@@ -215,17 +212,22 @@ class _Search:
                 if place == keeper:
                     continue
                 match, _ = self.match(min(place, keeper), max(place, keeper))
-                same = (
-                    match.structure >= limits.member_structure
-                    and match.worst >= limits.member_worst
-                    and match.colour >= limits.colour
-                    and not self._burst(place, keeper)
-                )
-                (members if same else rest).append(place)
+                same = self._is_copy(match, limits.member_structure, limits.member_worst)
+                (members if same and not self._burst(place, keeper) else rest).append(place)
             if len(members) > 1:
                 groups.append((members, keeper))
             left = rest
         return groups
+
+    def _is_copy(self, match: Match, structure: float, worst: float) -> bool:
+        limits = self.limits
+        return (
+            match.structure >= structure
+            and match.worst >= worst
+            and match.overlap >= limits.overlap
+            and match.contained >= limits.contained
+            and match.colour >= limits.colour
+        )
 
     def _best(self, places: Sequence[int]) -> int:
         """The user's choice, else the sharpest of those within a tenth of the most pixels."""

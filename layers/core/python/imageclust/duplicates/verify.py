@@ -46,17 +46,20 @@ class Match:
     """Agreement of two aligned pictures.
 
     ``structure`` is the mean agreement of their blocks weighted by detail, ``worst`` that of the
-    worst tenth of the detail, both at most 1; ``overlap`` is the share of the first that both
-    show; ``colour`` the agreement of their hues, 1 where either is grey.
+    worst tenth of the detail, both at most 1. ``overlap`` and ``contained`` are the shares of the
+    two pictures that both show, the smaller and the larger: a crop is contained in its original,
+    two frames of a pan are not in each other. ``colour`` is the agreement of their hues, 1 where
+    either is grey.
     """
 
     structure: float
     worst: float
     overlap: float
+    contained: float
     colour: float
 
 
-NO_MATCH = Match(0.0, 0.0, 0.0, 0.0)
+NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def coarse_view(rgb: NDArray[np.uint8]) -> Plane:
@@ -102,9 +105,10 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alig
     refined = _refined(a, b, warp, _FINE_STOP)
     warp = warp if refined is None else refined
     both = _overlap(warp, FINE_SIDE, margin=4)
-    overlap = float(both.mean())
-    if overlap < _LEAST_OVERLAP:
+    if both.mean() < _LEAST_OVERLAP:
         return NO_MATCH
+    share_of_first = float(_overlap(warp, FINE_SIDE, margin=0).mean())
+    share_of_second = min(1.0, share_of_first * abs(float(np.linalg.det(warp[:, :2]))))
     b = _warped(b, warp, cv2.BORDER_REPLICATE)
     p, q = (view - _smooth(view, 6.0) for view in (a, b))
     p_sd, q_sd = float(p[both].std()), float(q[both].std())
@@ -113,7 +117,8 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alig
     p, q = ((view - view[both].mean()) * both / sd for view, sd in ((p, p_sd), (q, q_sd)))
     structure, worst = _block_agreement(p, q, both)
     colour = _colour_agreement(first, turned, _scaled(warp, COARSE_SIDE / FINE_SIDE))
-    return Match(structure, worst, overlap, colour)
+    overlap, contained = sorted((share_of_first, share_of_second))
+    return Match(structure, worst, overlap, contained, colour)
 
 
 def _block_agreement(p: Plane, q: Plane, both: NDArray[np.bool_]) -> tuple[float, float]:
