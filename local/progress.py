@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._bars: dict[str, tqdm[None]] = {}
+        self._bars: dict[str, tqdm[Never]] = {}
 
     def __enter__(self) -> Self:
         return self

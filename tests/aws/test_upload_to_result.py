@@ -1,0 +1,312 @@
+"""The AWS adapters together on moto: an upload becomes the run that one machine publishes."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from imageclust import keys, wiring
+from imageclust.models import RunConfig
+from imageclust.settings import Settings
+from imageclust.steps import start_run as runs
+from imageclust.wiring import Services
+from moto import mock_aws
+
+from functions import batch_job_event, ingest, start_run
+from local.workflows import LocalWorkflows
+from tests.conftest import jpeg, picture
+from tests.infra.from_template import resources_from_template
+from tests.standins.fake_bedrock import BatchPlan, FakeBedrock
+from tests.standins.fake_rekognition import FakeRekognition
+from tests.standins.fake_s3vectors import FakeS3Vectors
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+PLAIN = {"embedder": "builtin", "labels": "off", "describer": "deterministic", "clusters": 3}
+
+
+@dataclass
+class Cloud:
+    """One account on moto with the stack's resources, and the executor of its workflow."""
+
+    services: Services
+    workflows: LocalWorkflows
+    queue_url: str
+    bedrock: FakeBedrock
+
+    def upload(self, photos: Path, collection: str) -> None:
+        """Put each file as a client does; S3 tells EventBridge, whose rule fills the queue."""
+        s3 = boto3.client("s3")
+        for path in sorted(photos.rglob("*")):
+            if path.is_file():
+                key = f"{collection}/{path.relative_to(photos)}"
+                s3.put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
+
+    def drain(self) -> int:
+        """What the queue's event source does: batches to ingest, until it is empty."""
+        sqs = boto3.client("sqs")
+        handled = 0
+        while True:
+            found = sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=10)
+            messages = found.get("Messages", [])
+            if not messages:
+                return handled
+            answer = ingest.handler({"Records": [_record(m) for m in messages]}, None)
+            assert answer == {"batchItemFailures": []}
+            handled += len(messages)
+            for message in messages:
+                sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
+
+    def due(self) -> list[dict[str, Any]]:
+        """Payloads of the one-off schedules that wait."""
+        scheduler = boto3.client("scheduler")
+        listed = scheduler.list_schedules(GroupName="imageclust")["Schedules"]
+        found = [
+            scheduler.get_schedule(GroupName="imageclust", Name=item["Name"]) for item in listed
+        ]
+        for schedule in found:
+            assert schedule["ActionAfterCompletion"] == "DELETE"
+            assert schedule["ScheduleExpression"].startswith("at(")
+            assert schedule["Target"]["Arn"] == self.services.settings.start_function_arn
+        return [json.loads(schedule["Target"]["Input"]) for schedule in found]
+
+    def execute(self, run_id: str) -> dict[str, Any]:
+        """Run the workflow over the input that Step Functions was given; the run's item."""
+        arn = self.services.settings.state_machine_arn.replace(":stateMachine:", ":execution:")
+        told = boto3.client("stepfunctions").describe_execution(executionArn=f"{arn}:{run_id}")
+        self.workflows.start(run_id, json.loads(told["input"]))
+        execution = self.workflows.wait(run_id)
+        assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
+        return run_item(self.services, run_id)
+
+
+def _record(message: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": {},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:uploads",
+        "awsRegion": REGION,
+    }
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    bedrock = FakeBedrock()
+    with mock_aws(), FakeS3Vectors().serve(), FakeRekognition().serve(), bedrock.serve():
+        template = resources_from_template()
+        template.create(
+            s3=boto3.client("s3"),
+            dynamodb=boto3.client("dynamodb"),
+            uploads_bucket="uploads",
+            data_bucket="data",
+            table_name="imageclust",
+        )
+        boto3.client("s3vectors").create_vector_bucket(vectorBucketName="vectors")
+        boto3.client("scheduler").create_schedule_group(Name="imageclust")
+        queue_url = boto3.client("sqs").create_queue(QueueName="uploads")["QueueUrl"]
+        events = boto3.client("events")
+        events.put_rule(Name="uploads", EventPattern=template.upload_pattern("uploads"))
+        queue_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:uploads"
+        events.put_targets(Rule="uploads", Targets=[{"Id": "queue", "Arn": queue_arn}])
+        machine = boto3.client("stepfunctions").create_state_machine(
+            name="imageclust",
+            definition=json.dumps({"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}),
+            roleArn=f"arn:aws:iam::{ACCOUNT}:role/workflow",
+        )
+        services = wiring.aws_services(
+            Settings(
+                vector_bucket="vectors",
+                state_machine_arn=machine["stateMachineArn"],
+                schedule_group="imageclust",
+                schedule_role_arn=f"arn:aws:iam::{ACCOUNT}:role/scheduler",
+                start_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:start-run",
+                bedrock_batch_role_arn=f"arn:aws:iam::{ACCOUNT}:role/bedrock",
+                embed_batch=8,
+                label_batch=8,
+                rekognition_per_second=10_000,
+            )
+        )
+        wiring.use(services)
+        workflows = LocalWorkflows(services.store, home=tmp_path)
+        yield Cloud(services, workflows, queue_url, bedrock)
+        services.close()
+
+
+def run_item(services: Services, run_id: str) -> dict[str, Any]:
+    collection = runs.collection_of(run_id)
+    item = services.table.get(keys.collection_pk(collection), keys.run_sk(run_id))
+    assert item is not None
+    return item
+
+
+def everything_published(services: Services, run_id: str) -> dict[str, Any]:
+    """What readers see of a run, without ids and times that differ from run to run."""
+    run = run_item(services, run_id)
+    items = services.table.query(keys.run_pk(run_id)).items
+    members = []
+    for item in items:
+        if item["sk"].startswith("cluster#"):
+            pk = keys.member_pk(run_id, item["cluster_id"], 0)
+            members += services.table.query(pk).items
+    for kept in (run, *items, *members):
+        kept.pop("pk")
+        kept.pop("run_id", None)
+    volatile = ("sk", "created", "finished", "seconds", "exports", "trigger", "config")
+    facts = {name: value for name, value in run.items() if name not in volatile}
+    return {"run": facts, "items": items, "members": members}
+
+
+def configure(services: Services, collection: str, config: dict[str, Any]) -> None:
+    services.table.put(
+        {
+            "pk": keys.COLLECTIONS_PK,
+            "sk": collection,
+            "name": collection,
+            "created": "2026-11-22T00:00:00+00:00",
+            "config": RunConfig.from_json(config).to_json(),
+        }
+    )
+
+
+def test_an_upload_becomes_the_same_published_run_as_on_one_machine(
+    cloud: Cloud, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = make_photos(families=3, each=7)
+    (photos / "broken é.jpg").write_bytes(b"not a picture")
+    (photos / "copy of 0.jpg").write_bytes((photos / "family 0" / "0.jpg").read_bytes())
+    configure(cloud.services, "holiday", PLAIN)
+
+    cloud.upload(photos, "holiday")
+    assert cloud.drain() == 23
+    assert cloud.due() == [{"collection": "holiday"}], "many events, one schedule"
+    run_id = start_run.handler(cloud.due()[0], None)["run_id"]
+    item = cloud.execute(run_id)
+    assert item["state"] == "SUCCEEDED"
+    assert item["counts"] == {
+        "seen": 23, "clustered": 21, "outliers": 0, "duplicates": 1, "rejected": 1,
+    }  # fmt: skip
+    on_aws = everything_published(cloud.services, run_id)
+    collection = cloud.services.table.get(keys.COLLECTIONS_PK, "holiday")
+    assert collection is not None
+    assert collection["current_run"] == run_id
+    assert collection.get("running_run") is None
+
+    from local.home import open_services
+
+    local = open_services(tmp_path / "home")
+    wiring.use(local)
+    try:
+        configure(local, "holiday", PLAIN)
+        (tmp_path / "home" / "uploads" / "holiday").symlink_to(photos)
+        local_id = runs.start_run(
+            local,
+            collection="holiday",
+            config=RunConfig.from_json(PLAIN),
+            trigger="cli",
+            now=datetime.now(UTC),
+        )
+        assert isinstance(local.workflows, LocalWorkflows)
+        assert local.workflows.wait(local_id).status == "SUCCEEDED"
+        assert everything_published(local, local_id) == on_aws
+    finally:
+        local.close()
+
+
+def test_an_upload_during_a_run_starts_another_after_it(
+    cloud: Cloud, make_photos: Callable[..., Path]
+) -> None:
+    photos = make_photos(families=2, each=4)
+    configure(cloud.services, "holiday", {**PLAIN, "clusters": 2})
+    cloud.upload(photos, "holiday")
+    cloud.drain()
+    first = start_run.handler(cloud.due()[0], None)["run_id"]
+    boto3.client("s3").put_object(Bucket="uploads", Key="holiday/late.jpg", Body=jpeg(picture(77)))
+    cloud.drain()
+    assert start_run.handler({"collection": "holiday"}, None)["run_id"] is None
+    cloud.execute(first)
+    assert cloud.due() == [{"collection": "holiday"}]
+    second = start_run.handler(cloud.due()[0], None)["run_id"]
+    assert second not in (None, first)
+    assert cloud.execute(second)["counts"]["seen"] == 9
+
+
+def test_rekognition_labels_and_bedrock_names(
+    cloud: Cloud, make_photos: Callable[..., Path]
+) -> None:
+    photos = make_photos(families=3, each=6)
+    configure(cloud.services, "holiday", {"embedder": "builtin", "clusters": 3})
+    cloud.upload(photos, "holiday")
+    cloud.drain()
+    run_id = start_run.handler(cloud.due()[0], None)["run_id"]
+    item = cloud.execute(run_id)
+    assert item["models"]["labeler"].startswith("rekognition")
+    clusters = cloud.services.table.query(keys.run_pk(run_id), prefix="cluster#").items
+    assert len(clusters) == 3
+    assert all(cluster["labels"] for cluster in clusters)
+    assert all("claude" in cluster["described_by"] for cluster in clusters)
+    assert len({cluster["title"] for cluster in clusters}) == 3
+
+
+@pytest.mark.parametrize("status", ["Completed", "Failed"])
+def test_bedrock_batch_names_and_their_fallback(
+    cloud: Cloud, make_photos: Callable[..., Path], status: str
+) -> None:
+    cloud.bedrock.batch = BatchPlan(polls=1, status=status, minimum=1)
+    # Tokens must come back to the runner that waits for them.
+    services = replace(cloud.services, workflows=cloud.workflows)
+    wiring.use(services)
+    photos = make_photos(families=3, each=6)
+    configure(services, "holiday", {"embedder": "builtin", "clusters": 3, "describe": "batch"})
+    cloud.upload(photos, "holiday")
+    run_id = runs.start_run(
+        services,
+        collection="holiday",
+        config=RunConfig.from_json({"embedder": "builtin", "clusters": 3, "describe": "batch"}),
+        trigger="api",
+        now=datetime.now(UTC),
+    )
+    while cloud.workflows.running(run_id):
+        batch_job_event.handler({}, None)
+    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
+    item = run_item(services, run_id)
+    assert item["state"] == "SUCCEEDED"
+    assert ("CollectDescriptions" in item["seconds"]) == (status == "Completed")
+    assert ("DescribeClusters" in item["seconds"]) == (status == "Failed")
+    clusters = services.table.query(keys.run_pk(run_id), prefix="cluster#").items
+    assert all("claude" in cluster["described_by"] for cluster in clusters)
+
+
+def test_the_batch_job_embeds_the_same_manifest(
+    cloud: Cloud, make_photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imageclust import batch
+
+    services = replace(
+        cloud.services, settings=replace(cloud.services.settings, gpu_enabled=True, gpu_from=1)
+    )
+    wiring.use(services)
+    cloud.upload(make_photos(families=2, each=5), "holiday")
+    configure(services, "holiday", PLAIN)
+    from functions import plan_run
+
+    request = {
+        "run_id": "holiday-20261122T000000-00000000", "collection": "holiday",
+        "config": {**PLAIN, "clusters": 2}, "trigger": "api",
+    }  # fmt: skip
+    plan = plan_run.handler(request, None)
+    assert plan["embed"]["placement"] == "gpu"
+    manifest = keys.join_uri(plan["embed"]["manifest"]["bucket"], plan["embed"]["manifest"]["key"])
+    for index in ("0", "1"):
+        monkeypatch.setenv("AWS_BATCH_JOB_ARRAY_INDEX", index)
+        arguments = ["embed", "--run", request["run_id"], "--collection", "holiday"]
+        arguments += ["--model", plan["embed"]["model"], "--manifest", manifest, "--jobs", "2"]
+        assert batch.main([str(a) for a in arguments]) == 0
+    again = plan_run.handler(request, None)
+    assert again["embed"]["placement"] == "none"
