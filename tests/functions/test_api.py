@@ -1,6 +1,7 @@
 """The API function with events as API Gateway sends them; HTTP is tested with the local server."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,13 @@ def test_the_document_is_the_committed_one(services: Services) -> None:
     """After a change: python -m functions.api > docs/openapi.json"""
     assert json.loads(DOCUMENT.read_text()) == api.document()
     assert call("GET", "/v1/openapi.json")[1] == api.document()
+
+
+def test_the_manual_names_every_route() -> None:
+    manual = (DOCUMENT.parent / "api.md").read_text()
+    told = set(re.findall(r"^\| `(GET|POST) (/v1\S+)`", manual, re.MULTILINE))
+    paths = api.document()["paths"]
+    assert told == {(method.upper(), path) for path in paths for method in paths[path]}
 
 
 def test_the_document_names_every_route_and_its_problems() -> None:
