@@ -1,9 +1,9 @@
 """Reading pictures: reduced decoding against full decoding, and memory over hostile files.
 
 Run: ``python benchmarks/images.py [--shared FOLDER] [--repeat N]``. Figures are ratios within one
-run: each pair is timed in turn on one thread, and the least processor time of N counts. Photos, the model and the
-hostile files are looked for beside the checkout; without them a made picture stands in for the
-photos, and the rows that need the others say so.
+run: each pair is timed in turn on one thread, and the least processor time of N counts. Photos, the
+model and the hostile files are looked for beside the checkout; without them a made picture stands
+in for the photos, and the rows that need the others say so.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def _decode_row(name: str, data: bytes, repeat: int) -> str:
 
 
 def _in_turn(jobs: list[Callable[[], object]], repeat: int) -> list[float]:
-    """Least processor time of each job in milliseconds, the jobs in turn, so load hits all alike."""
+    """Least processor time of each job in ms; they take turns, so that load hits all alike."""
     best = [float("inf")] * len(jobs)
     for _ in range(repeat):
         for index, job in enumerate(jobs):

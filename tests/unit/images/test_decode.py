@@ -248,6 +248,20 @@ def test_progressive_jpeg_cut_is_rejected() -> None:
         decode_image(data[: len(data) * 2 // 3])
 
 
+@pytest.mark.parametrize("min_side", [60, 120])
+def test_a_progressive_jpeg_reduced_looks_like_its_full_decode(min_side: int) -> None:
+    picture = scene(1280, 960)
+    picture = np.asarray(
+        cv2.add(picture, np.random.default_rng(0).integers(0, 40, picture.shape, dtype=np.uint8))
+    )
+    data = encode(picture, "jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 90)
+    full = decode_image(data, min_side=2000).pixels
+    reduced = decode_image(data, min_side=min_side).pixels
+    size = (reduced.shape[1], reduced.shape[0])
+    expected = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+    assert _difference(reduced, expected) < 2
+
+
 def test_trailing_bytes_do_no_harm() -> None:
     assert decode_image(encode(scene(64, 48), "jpg") + b"<script>" * 100).format == "jpeg"
 

@@ -115,7 +115,7 @@ def _files(count: int) -> Iterator[bytes]:
 @pytest.mark.filterwarnings("error")
 def test_mutated_pictures_are_decoded_or_rejected() -> None:
     limits = DecodeLimits(max_pixels=4_000_000, seconds=10, memory_mb=256)
-    options = ProcessOptions(min_side=32, thumbnail_side=16, limits=limits)
+    options = ProcessOptions(min_side=4, thumbnail_side=16, limits=limits)
     kinds: Counter[str] = Counter()
     with DecodePool(workers=2, options=options) as pool:
         for index, outcome in enumerate(pool.map(_files(_COUNT))):

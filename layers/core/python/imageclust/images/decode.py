@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imageclust.errors import RejectedImage
-from imageclust.images.header import Header, codec_input, read_header
+from imageclust.images.codec_input import codec_input
+from imageclust.images.header import Header, read_header
 from imageclust.images.heic import decode_heic
 from imageclust.images.scale import Pixels, shrink
 
@@ -176,7 +177,7 @@ def _decode_pixels(data: bytes, header: Header, factor: int) -> npt.NDArray[np.g
     """(h, w, 3) uint8 RGB; from HEIC and where there is alpha, (h, w[, 3 or 4]) in BGR order."""
     if not header.complete:
         raise _undecodable(header)
-    data = codec_input(data, header)
+    data = codec_input(data, header, factor=factor)
     try:
         pixels = decode_heic(data) if header.format == "heic" else _imdecode(data, header, factor)
     except MemoryError:

@@ -75,24 +75,6 @@ def read_header(data: bytes) -> Header:
         ) from None
 
 
-def codec_input(data: bytes, header: Header) -> bytes:
-    """The part of a file that its codec is given: one picture, and nothing around it.
-
-    Less to parse is less to attack: later frames of a GIF are cut off, and of a PNG only the chunks
-    of the still picture are kept (OpenCV 5.0 can crash on a damaged animated PNG).
-    """
-    if header.format == "gif" and header.first_frame_end is not None:
-        return data[: header.first_frame_end] + b"\x3b"
-    if header.format == "png":
-        chunks = list(_png_chunks(data))
-        if any(name not in _PNG_STILL for name, _, _ in chunks):
-            still = (
-                data[at - 8 : at + size + 4] for name, at, size in chunks if name in _PNG_STILL
-            )
-            return data[:8] + b"".join(still)
-    return data
-
-
 def _reader_of(data: bytes) -> Callable[[bytes], Header] | None:
     head = data[:16]
     if head[:3] == b"\xff\xd8\xff":
@@ -256,7 +238,6 @@ def _late_exif(data: bytes, at: int) -> bytes | None:
 
 # ── PNG ──────────────────────────────────────────────────────────────────────────────────────────
 
-_PNG_STILL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
@@ -269,7 +250,7 @@ def _png(data: bytes) -> Header:
             "corrupt", f"This PNG names a colour type that does not exist: {colour}."
         )
     alpha, frames, exif, complete = colour in (4, 6), 1, None, False
-    for name, start, length in _png_chunks(data):
+    for name, start, length in png_chunks(data):
         if name == b"tRNS":
             alpha = True
         elif name == b"acTL" and length >= 8:
@@ -292,7 +273,8 @@ def _png(data: bytes) -> Header:
     )
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, offset of the content, its length) of each chunk."""
     at = 8
     for _ in range(_MAX_STEPS):
         if at + 12 > len(data):
