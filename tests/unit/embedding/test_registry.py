@@ -57,6 +57,21 @@ def test_add_says_what_is_wrong(make_model: MakeModel, tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
+def test_label_files_are_shared_but_never_overwritten(
+    make_model: MakeModel, tmp_path: Path
+) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    given = make_model(labels="classes.json")
+    labels = given.with_name("classes.json")
+    labels.write_text('["a", "b"]')
+    registry.add(given)
+    registry.add(make_model("second", labels="classes.json"))
+    labels.write_text('["c", "d"]')
+    with pytest.raises(InvalidInput, match="another name"):
+        registry.add(make_model("third", labels="classes.json"))
+    assert registry.labels_path("tiny").read_text() == '["a", "b"]'  # type: ignore[union-attr]
+
+
 def test_later_folders_are_searched_and_earlier_ones_win(
     make_model: MakeModel, tmp_path: Path
 ) -> None:

@@ -116,12 +116,22 @@ class ModelRegistry:
             labels = card_path.with_name(card.labels)
             if not labels.is_file():
                 raise InvalidInput(f"The card names the label file {card.labels}, missing there.")
+            self._check_labels(labels)
             files.append(labels)
         # The card goes last: a model without a card is not listed, so a kill leaves no half model.
         for file in files:
             self._install(file, file.name)
         self._install(card_path, f"{card.name}.json")
         return card
+
+    def _check_labels(self, labels: Path) -> None:
+        """Two models may share a label file; two different files may not share a name."""
+        installed = self.directories[0] / labels.name
+        if installed.is_file() and installed.read_bytes() != labels.read_bytes():
+            raise InvalidInput(
+                f"Another label file named {labels.name} is installed already: give this one "
+                "another name, in the card too."
+            )
 
     def _install(self, source: Path, name: str) -> None:
         target = self.directories[0] / name
