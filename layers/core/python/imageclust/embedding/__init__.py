@@ -5,6 +5,7 @@ Importing this package loads neither onnxruntime nor OpenCV: the first use does.
 
 from imageclust.embedding.builtin import BUILTIN, BuiltinDescriptor
 from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
+from imageclust.embedding.compare import Candidate, CompareRow, PairRule, rank_candidates
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, Outputs
 from imageclust.embedding.preprocess import DEFAULT_PREPROCESSING, PREPROCESSINGS
 from imageclust.embedding.pull import Fetch, pull
@@ -21,6 +22,8 @@ __all__ = [
     "DEFAULT_PREPROCESSING",
     "PREPROCESSINGS",
     "BuiltinDescriptor",
+    "Candidate",
+    "CompareRow",
     "Embedder",
     "Fetch",
     "ModelCard",
@@ -30,9 +33,11 @@ __all__ = [
     "OnnxModel",
     "Output",
     "Outputs",
+    "PairRule",
     "Resizing",
     "Scaling",
     "open_embedder",
     "open_model",
     "pull",
+    "rank_candidates",
 ]
