@@ -15,6 +15,7 @@ from imageclust.adapters.local.sqlite_table import SqliteTable
 from imageclust.ports import ObjectStore, Table, VectorIndex
 from moto import mock_aws
 
+from tests.standins.account import make_clients
 from tests.standins.fake_s3vectors import FakeS3Vectors
 from tests.standins.table import table_definition
 
@@ -30,18 +31,7 @@ class Side:
 
 @pytest.fixture(scope="session")
 def clients() -> Clients:
-    """Clients are dear to make and know nothing of moto's state: one set for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        made = Clients(region="us-east-1")
-        assert made.s3
-        assert made.dynamodb
-        assert made.s3vectors
-        assert made.rekognition
-        assert made.bedrock
-        assert made.bedrock_runtime
-        return made
+    return make_clients()
 
 
 @pytest.fixture(params=["local", "aws"])

@@ -1,6 +1,5 @@
 """Rekognition's DetectLabels: labels by colour and brightness, real limits, throttling."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +36,7 @@ class FakeRekognition:
         self.denied = False
         self.calls = 0
         self.throttled = 0
+        self._due = 0.0
         self.sizes: list[tuple[int, int]] = []
 
     @contextmanager
@@ -49,7 +49,9 @@ class FakeRekognition:
         self.calls += 1
         if self.denied:
             raise AwsError("AccessDeniedException", "not authorized: rekognition:DetectLabels")
-        if math.floor(self.calls * self.throttle_share) > self.throttled:
+        self._due += self.throttle_share
+        if self._due >= 1:
+            self._due -= 1
             self.throttled += 1
             raise AwsError("ProvisionedThroughputExceededException", "Provisioned rate exceeded")
         data = request["Image"]["Bytes"]

@@ -77,8 +77,9 @@ class S3Store:
         bucket, key = split_uri(uri)
         with translated(uri):
             etag = self._clients.s3.head_object(Bucket=bucket, Key=key)["ETag"]
-            name = hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
-            path = self._cache / (name + PurePosixPath(key).suffix[:16])
+            mine = hashlib.sha256(uri.encode()).hexdigest()[:32]
+            version = hashlib.sha256(etag.encode()).hexdigest()[:16]
+            path = self._cache / f"{mine}-{version}{PurePosixPath(key).suffix[:16]}"
             if path.exists():
                 return path
             body = self._clients.s3.get_object(Bucket=bucket, Key=key, IfMatch=etag)["Body"]
@@ -92,6 +93,10 @@ class S3Store:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+        # A Lambda's disk is small: only the newest version stays.
+        for old in self._cache.glob(f"{mine}-*"):
+            if old != path:
+                old.unlink(missing_ok=True)
         return path
 
 

@@ -1,0 +1,19 @@
+from collections.abc import Iterator
+
+import pytest
+from imageclust.adapters.aws.clients import Clients
+from moto import mock_aws
+
+from tests.standins.account import make_clients
+
+
+@pytest.fixture(scope="session")
+def session_clients() -> Clients:
+    return make_clients()
+
+
+@pytest.fixture
+def clients(session_clients: Clients) -> Iterator[Clients]:
+    """Clients of an empty account."""
+    with mock_aws():
+        yield session_clients
