@@ -7,12 +7,15 @@ file with its card.
 
 from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
 
+_RESNET50_REVISION = "1f95315d8bd3b3ca2ceabe54d274e0cdf5a83bbe"
+_RESNET50_SHA256 = "3f03fdef724b22947eed826f1eef1dc5c34151bb4c37d634f1db89dfa2dd1526"
 _RESNET50 = ModelCard(
     name="resnet50-v1-12",
     file="resnet50-v1-12.onnx",
-    # As the repository's own Git LFS pointer states it (commit below).
-    sha256="ab65bdc02c5b3123eb3cdf6dac01742438517d8635d4f233913b2be1c70db3b6",
-    size_bytes=102_576_419,
+    # Size and digest of this revision as three independent public projects record them. An
+    # earlier file of the same name (102,576,419 bytes, SHA-256 ab65bdc0…) is another one.
+    sha256=_RESNET50_SHA256,
+    size_bytes=102_576_593,
     licence="Apache-2.0",
     arch="ResNet50 v1: 2048-d pooled features and the 1000-class head",
     colour="RGB",
@@ -24,15 +27,15 @@ _RESNET50 = ModelCard(
     logits=Output("resnetv17_dense0_fwd", 1000),
     source=(
         {
-            "repo": "onnx/models",
-            "commit": "652f4e4af7975c8e7a505c4b6e0f8ac72d8260ea",
-            "path": "vision/classification/resnet/model/resnet50-v1-12.onnx",
-            "sha256": "ab65bdc02c5b3123eb3cdf6dac01742438517d8635d4f233913b2be1c70db3b6",
+            "repo": "onnxmodelzoo/resnet50-v1-12 (the ONNX project's home of onnx/models)",
+            "commit": _RESNET50_REVISION,
+            "path": "resnet50-v1-12.onnx",
+            "sha256": _RESNET50_SHA256,
         },
     ),
     url=(
-        "https://github.com/onnx/models/raw/main/validated/vision/classification/resnet/"
-        "model/resnet50-v1-12.onnx"
+        "https://huggingface.co/onnxmodelzoo/resnet50-v1-12/resolve/"
+        f"{_RESNET50_REVISION}/resnet50-v1-12.onnx"
     ),
     trained_on="ILSVRC-2012 (ImageNet)",
 )
