@@ -179,9 +179,8 @@ def batch_contracts() -> dict[str, Any]:
     }
     publish = copy.deepcopy(CONTRACTS["PublishRun"])
     publish["input"]["clusters"] = clusters["output"]
-    publish["input"]["seconds"] = {
-        "raises": errors.InfeasibleBounds("123 images, but 3 clusters of at least 50 need 150"),
-    }  # fmt: skip
+    states = ("PlanRun", "Embed", "Label", "ClusterImages", "DescribeInBatch")
+    publish["input"]["seconds"] = dict.fromkeys([*states, "CollectDescriptions"], 1)
     return {"ClusterImages": clusters, "PublishRun": publish}
 
 
@@ -214,9 +213,7 @@ def test_a_batch_job_that_fails_falls_back_to_on_demand() -> None:
 def test_a_failure_is_recorded_with_its_state_and_reason() -> None:
     failing = {
         **CONTRACTS["ClusterImages"],
-        "raises": errors.InfeasibleBounds(
-            "123 images cannot be split into 3 clusters of at least 50"
-        ),
+        "raises": errors.InfeasibleBounds("123 images, but 3 clusters of at least 50 need 150"),
     }
     machine = Contracted(ClusterImages=failing)
     execution = run(machine)
