@@ -71,9 +71,11 @@ class Watcher:
         """Poll, unless the last one was just now; big folders are polled less often."""
         started = time.monotonic()
         if started >= self._next:
-            self.poll()
-            ended = time.monotonic()
-            self._next = ended + max(LEAST_PAUSE, SHARE * (ended - started))
+            try:
+                self.poll()
+            finally:
+                ended = time.monotonic()
+                self._next = ended + max(LEAST_PAUSE, SHARE * (ended - started))
 
     def poll(self) -> int:
         """Look once. Returns how many events were sent."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ IMAGE = "ab" * 32
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Services:
+def services(tmp_path: Path) -> Iterator[Services]:
     made = local_services(tmp_path, workflows=lambda _: Executions())
     wiring.use(made)
-    return made
+    yield made
+    made.close()
 
 
 def call(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ def executions() -> Executions:
 
 
 @pytest.fixture
-def services(tmp_path: Path, executions: Executions) -> Services:
+def services(tmp_path: Path, executions: Executions) -> Iterator[Services]:
     made = local_services(tmp_path, workflows=lambda _: executions)
     wiring.use(made)
-    return made
+    yield made
+    made.close()
 
 
 def event(key: str, *, kind: str = "Object Created", bucket: str = "uploads") -> JSON:

@@ -62,14 +62,15 @@ class Executions:
 
 
 class World:
-    """A collection 'a' and a clock that each action moves on a little."""
+    """A collection and a clock that each action moves on a little."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, services: Services, name: str = "a") -> None:
+        self.name = name
         self.executions = Executions()
-        self.services = local_services(home, workflows=lambda _: self.executions)
+        self.services = dataclasses.replace(services, workflows=self.executions)
         self.now = T0
         self.last_event: datetime | None = None
-        create_collection(self.services, "a", now=self.now, config=CONFIG)
+        create_collection(self.services, name, now=self.now, config=CONFIG)
 
     def tick(self, seconds: float = 1) -> datetime:
         self.now += timedelta(seconds=seconds)
@@ -77,23 +78,28 @@ class World:
 
     def event(self, services: Services | None = None) -> None:
         self.last_event = self.tick()
-        note_change(services or self.services, "a", now=self.last_event)
+        note_change(services or self.services, self.name, now=self.last_event)
 
     def post(self, services: Services | None = None, **options: Any) -> str:
         told = {"config": RunConfig(), "trigger": "api", "now": self.tick(), **options}
-        return start_run(services or self.services, collection="a", **told)
+        return start_run(services or self.services, collection=self.name, **told)
 
     def finish(self, services: Services | None = None, state: Any = "SUCCEEDED") -> None:
         """The execution that is alive ends, as PublishRun or RecordFailure end it."""
         for run_id in [name for name, alive in self.executions.alive.items() if alive]:
             told = services or self.services
-            finish_run(told, "a", run_id, state=state, changes={}, now=self.tick())
+            finish_run(told, self.name, run_id, state=state, changes={}, now=self.tick())
             self.executions.alive[run_id] = False
 
     def timers(self, services: Services | None = None) -> None:
         used = services or self.services
         fire = self.services.scheduler.fire_due  # type: ignore[attr-defined]
-        fire(self.now, lambda p: start_after_changes(used, now=self.now, **p))
+
+        def go(payload: JSON) -> None:
+            if payload == {"collection": self.name}:  # other worlds share the table
+                start_after_changes(used, collection=self.name, now=self.now)
+
+        fire(self.now, go)
 
     def settle(self) -> None:
         """Let time pass and everything that runs end well, until nothing happens any more."""
@@ -104,23 +110,30 @@ class World:
 
     @property
     def item(self) -> JSON:
-        found = self.services.table.get(keys.COLLECTIONS_PK, "a")
+        found = self.services.table.get(keys.COLLECTIONS_PK, self.name)
         assert found is not None
         return found
 
     def run(self, run_id: str) -> JSON:
-        found = self.services.table.get(keys.collection_pk("a"), keys.run_sk(run_id))
+        found = self.services.table.get(keys.collection_pk(self.name), keys.run_sk(run_id))
         assert found is not None
         return found
 
     def runs(self) -> list[JSON]:
-        pk = keys.collection_pk("a")
+        pk = keys.collection_pk(self.name)
         return list(self.services.table.query(pk, prefix="run#", newest_first=True).items)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def services(tmp_path: Path) -> Iterator[Services]:
+    made = local_services(tmp_path, workflows=lambda _: Executions())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(services: Services) -> World:
+    return World(services)
 
 
 def test_run_ids_name_their_collection_and_sort_by_time() -> None:
@@ -362,7 +375,7 @@ ACTIONS: dict[str, Action] = {
     "cancel": lambda world, services: _quietly(
         lambda: cancel_run(
             services or world.services,
-            run_id=world.item.get("running_run") or "a-20261122T120000-00000000",
+            run_id=world.item.get("running_run") or f"{world.name}-20261122T120000-00000000",
             now=world.tick(),
         )
     ),
@@ -415,10 +428,10 @@ def _check(world: World, last_event: datetime | None) -> None:
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_crash_anywhere_loses_nothing(tmp_path: Path, situation: str, action: str) -> None:
+def test_a_crash_anywhere_loses_nothing(services: Services, situation: str, action: str) -> None:
     for before in (True, False):
         for at in range(1, 60):
-            world = World(tmp_path / f"{at}-{before}")
+            world = World(services, f"{at}-{before}".lower())
             _enter(world, situation)
             event_at = world.now if action == "event" else world.last_event
             try:
@@ -452,15 +465,15 @@ def _interrupt_at(
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("first", ACTIONS)
 def test_any_action_may_come_in_the_middle_of_another(
-    tmp_path: Path, situation: str, first: str
+    services: Services, situation: str, first: str
 ) -> None:
     for name, second in ACTIONS.items():
         for at in range(1, 60):
-            world = World(tmp_path / f"{name}-{at}")
+            world = World(services, f"{name}-{at}")
             _enter(world, situation)
             event_at = world.now if "event" in (first, name) else world.last_event
-            services, calls = _interrupt_at(world.services, at, partial(second, world, None))
-            ACTIONS[first](world, services)
+            watched, calls = _interrupt_at(world.services, at, partial(second, world, None))
+            ACTIONS[first](world, watched)
             if len(calls) < at:
                 break
             alive = [run_id for run_id, alive in world.executions.alive.items() if alive]

@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from imageclust import keys, wiring
 from imageclust.errors import InvalidInput, Permanent
+from imageclust.steps.ingest import create_collection
 from imageclust.wiring import Services
 
 from local.gateway import receive_form
@@ -331,10 +333,6 @@ def test_ctrl_c_stops_cleanly_and_a_start_goes_on(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
     services = open_services(home)
     wiring.use(services)
-    from datetime import UTC, datetime
-
-    from imageclust.steps.ingest import create_collection
-
     create_collection(services, "holiday", now=datetime.now(UTC))
     run_id = "holiday-20260101T000000-0123abcd"
     request = {"run_id": run_id, "collection": "holiday", "config": {}, "trigger": "api"}

@@ -209,3 +209,4 @@ def test_the_same_handler_takes_the_events(tmp_path: Path) -> None:
     timers.fire_due(later, lambda payload: start_run.handler(payload, context))
     assert [run_id.split("-")[0] for run_id in executions.starts] == ["a"]
     assert "My Photos" in (tmp_path / "events.jsonl").read_text()
+    services.close()
