@@ -16,6 +16,7 @@ MAX_TOP_K = 10_000
 NON_FILTERABLE = ("image_id", "title", "uri")
 _MAX_METADATA_BYTES = 40 * 1024
 _MAX_FILTERABLE_BYTES = 2 * 1024
+_BLOCK_ROWS = 16_384
 _FIELD = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _INDEX = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -42,8 +43,11 @@ def check_vectors(
         raise InvalidInput(
             f"{len(ids)} ids, {len(rows)} vectors and {len(metadata)} metadata do not pair up."
         )
-    if not np.isfinite(rows).all() or not rows.any(axis=1).all():
-        raise InvalidInput("A vector of zeros, NaN or infinity has no direction to compare.")
+    # In blocks, so that a million rows need no mask of their own size.
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        if not np.isfinite(block).all() or not block.any(axis=1).all():
+            raise InvalidInput("A vector of zeros, NaN or infinity has no direction to compare.")
     return rows
 
 
@@ -75,11 +79,13 @@ def check_metadata(metadata: Mapping[str, Any]) -> str:
         text = json.dumps(metadata, allow_nan=False, separators=(",", ":"))
     except ValueError as error:
         raise InvalidInput(f"The metadata of a vector is not JSON: {error}.") from error
+    if len(text) <= _MAX_FILTERABLE_BYTES:
+        return text
     filterable = {name: value for name, value in metadata.items() if name not in NON_FILTERABLE}
-    size, open_size = (len(json.dumps(m).encode()) for m in (metadata, filterable))
-    if size > _MAX_METADATA_BYTES or open_size > _MAX_FILTERABLE_BYTES:
+    open_size = len(json.dumps(filterable, separators=(",", ":")))
+    if len(text) > _MAX_METADATA_BYTES or open_size > _MAX_FILTERABLE_BYTES:
         raise InvalidInput(
-            f"The metadata of a vector takes {size} bytes, {open_size} of them to filter by; "
+            f"The metadata of a vector takes {len(text)} bytes, {open_size} of them to filter by; "
             f"the limits are {_MAX_METADATA_BYTES} and {_MAX_FILTERABLE_BYTES}."
         )
     return text

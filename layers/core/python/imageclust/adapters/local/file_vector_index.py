@@ -71,12 +71,11 @@ class FileVectorIndex:
             if not len(rows):
                 return
             texts = [check_metadata(record) for record in metadata]
-            lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-            unit = np.ascontiguousarray(rows / lengths, dtype="<f4")
-            last = {name: number for number, name in enumerate(ids)}
             db.execute("BEGIN IMMEDIATE")
             try:
-                self._append(db, index, last, unit, texts)
+                for start in range(0, len(rows), _BLOCK_ROWS):
+                    part = slice(start, start + _BLOCK_ROWS)
+                    self._append(db, index, ids[part], _unit(rows[part]), texts[part])
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
@@ -125,7 +124,7 @@ class FileVectorIndex:
         self,
         db: sqlite3.Connection,
         index: str,
-        last: Mapping[str, int],
+        ids: Sequence[str],
         unit: NDArray[np.float32],
         texts: Sequence[str],
     ) -> None:
@@ -134,7 +133,7 @@ class FileVectorIndex:
         stored = self._vectors(index, used, dimension)
         records: list[tuple[str, int, str]] = []
         fresh: list[int] = []
-        for name, number in last.items():
+        for name, number in {name: number for number, name in enumerate(ids)}.items():
             old = db.execute("SELECT row FROM vectors WHERE id = ?", (name,)).fetchone()
             if old is not None and np.array_equal(stored[old[0]], unit[number]):
                 row = old[0]
@@ -189,6 +188,11 @@ class FileVectorIndex:
             raise table_error(error, path) from error
         except OSError as error:
             raise Permanent(f"{path} cannot be opened: {error.strerror}.") from error
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    return np.ascontiguousarray(rows / np.sqrt(squares)[:, None], dtype="<f4")
 
 
 def _header(db: sqlite3.Connection, index: str) -> tuple[int, int]:
