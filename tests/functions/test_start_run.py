@@ -324,6 +324,19 @@ def test_the_handler_starts_the_run(world: World) -> None:
     assert function.handler({"collection": "gone"}, None)["run_id"] is None
 
 
+def test_the_sweep_finds_what_timers_missed(world: World) -> None:
+    wiring.use(world.services)
+    run_id = world.post(now=datetime.now(UTC))
+    world.event()
+    world.services.table.update("timers", "a", {"at": None, "payload": None})
+    assert function.handler({}, None) == {"under_way": [run_id]}
+    assert function.handler({"source": "aws.events"}, None) == {"under_way": [run_id]}
+    world.finish()
+    world.services.table.update("timers", "a", {"at": None, "payload": None})
+    assert function.handler({}, None) == {"under_way": []}
+    assert world.services.table.get("timers", "a")["payload"] == {"collection": "a"}  # type: ignore[index]
+
+
 # --- crashes: the process dies before or after any one call to a port
 
 

@@ -160,15 +160,16 @@ def cancel_run(services: Services, *, run_id: str, now: datetime) -> None:
 
 
 def recover(services: Services, *, now: datetime) -> tuple[str, ...]:
-    """After a restart: start interrupted runs again and set the timers of changed collections.
+    """Look at every collection: start interrupted runs again, let go of dead ones, set timers.
 
-    Returns the ids of the runs that are under way.
+    For the start of the local server, and now and then on AWS: a timer that is moved just when it
+    fires may be lost there. Returns the ids of the runs that are under way.
     """
     under_way = []
     for item in services.table.query(keys.COLLECTIONS_PK).items:
         if item.get("running_run") is not None and _under_way(services, item, now):
             under_way.append(item["running_run"])
-        if item.get("dirty") is not None:
+        elif item.get("dirty") is not None:
             _look_when_quiet(services, item["sk"], now)
     return tuple(under_way)
 
