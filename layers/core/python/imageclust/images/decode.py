@@ -61,7 +61,7 @@ class DecodeLimits:
     max_pixels: int = 200_000_000
     max_bytes: int = 256 * 2**20
     seconds: float = 20.0
-    memory_mb: int = 1024
+    memory_mb: int = 1280
 
     def __post_init__(self) -> None:
         if not 0 < self.max_pixels <= _CODEC_PIXELS:
@@ -121,7 +121,7 @@ def decode_image(
         )
     header = read_header(data)
     factor = _jpeg_factor(header, min_side) if header.format == "jpeg" else 1
-    _check_limits(header, factor, limits)
+    _check_limits(header, estimated_bytes(header, factor=factor, size_bytes=len(data)), limits)
     raw = _decode_pixels(data, header, factor)
     width, height = _full_size(raw, header, factor)
     notes = _notes(header)
@@ -132,24 +132,31 @@ def decode_image(
     return DecodedImage(pixels, width, height, header.format, header.frames, notes, header.exif)
 
 
-def estimated_bytes(header: Header, factor: int = 1) -> int:
-    """Memory that decoding needs, from the header: codec buffers, the result and one copy."""
+def estimated_bytes(header: Header, *, factor: int = 1, size_bytes: int = 0) -> int:
+    """Memory that decoding needs, from the header: the file, codec buffers, result and copies.
+
+    The bytes a pixel are measured: peaks of a worker on pictures of 25 to 196 megapixels.
+    """
     pixels = header.width * header.height
     depth = 2 if header.bits > 8 else 1
     if header.format == "jpeg":
         # Progressive scans need every coefficient (two bytes) at once, whatever the output size.
-        coefficients = 2 * header.channels * pixels if header.progressive else 0
-        return coefficients + 3 * pixels // factor**2
+        a_pixel = 2 * header.channels if header.progressive else 0
+        return size_bytes + a_pixel * pixels + 6 * pixels // factor**2
     if header.format == "jp2":
-        return (4 * header.channels + 3 * depth) * pixels
-    if header.format in ("avif", "heic"):
-        return (3 + header.channels) * depth * pixels
-    if header.format == "webp":
-        return (4 + header.channels) * pixels
-    return (header.channels * depth + 3 * (depth > 1 or header.alpha)) * pixels
+        a_pixel = 4 * header.channels + 3 * depth
+    elif header.format in ("avif", "heic"):
+        a_pixel = 16 * depth
+    elif header.format == "webp":
+        a_pixel = 4 + header.channels
+    elif header.alpha:
+        a_pixel = 4 * depth + 3
+    else:
+        a_pixel = 6
+    return size_bytes + a_pixel * pixels
 
 
-def _check_limits(header: Header, factor: int, limits: DecodeLimits) -> None:
+def _check_limits(header: Header, needed: int, limits: DecodeLimits) -> None:
     size = f"{header.width:,} × {header.height:,} pixels"
     if header.width < 1 or header.height < 1:
         raise RejectedImage("corrupt", f"The header says {size}: there is no picture.")
@@ -158,7 +165,6 @@ def _check_limits(header: Header, factor: int, limits: DecodeLimits) -> None:
             "too-large",
             f"The picture is {size}; at most {limits.max_pixels / 1e6:,.0f} megapixels are read.",
         )
-    needed = estimated_bytes(header, factor)
     if needed > limits.memory_mb * 2**20:
         raise RejectedImage(
             "too-large",
