@@ -76,27 +76,11 @@ def fuse(
     return _fuse(vectors, labels, weight, dimensions, seed)
 
 
-def _fuse(
-    vectors: NDArray[np.float32],
-    labels: sparse.csr_matrix,
-    weight: float,
-    dimensions: int,
-    seed: int,
-) -> NDArray[np.float32]:
-    shown = _projected(labels, dimensions, seed)
-    n, d = vectors.shape
-    fused = np.empty((n, d + shown.shape[1]), np.float32)
-    np.multiply(vectors, np.float32(np.sqrt(1 - weight)), out=fused[:, :d])
-    np.multiply(shown, np.float32(np.sqrt(weight)), out=fused[:, d:])
-    bare = np.diff(labels.indptr) == 0
-    fused[bare, :d] = vectors[bare]
-    length = np.linalg.norm(fused, axis=1, keepdims=True)
-    fused /= np.where(length > 0, length, 1)
-    return fused
-
-
-def _projected(labels: sparse.csr_matrix, dimensions: int, seed: int) -> NDArray[np.float32]:
-    """(n, vocabulary) sparse → (n, at most ``dimensions``) dense, inner products kept best."""
+def project(labels: sparse.csr_matrix, *, dimensions: int, seed: int) -> NDArray[np.float32]:
+    """(n, vocabulary) sparse → (n, at most ``dimensions``) float32 with nearly the best inner
+    products: a vocabulary that is small enough as it is, else its first singular directions by
+    random projection with four power iterations.
+    """
     if labels.shape[1] <= dimensions:
         return np.asarray(labels.toarray(), dtype=np.float32)
     rng = np.random.default_rng(seed)
@@ -106,6 +90,25 @@ def _projected(labels: sparse.csr_matrix, dimensions: int, seed: int) -> NDArray
         basis, _ = np.linalg.qr(labels @ (labels.T @ np.linalg.qr(basis)[0]))
     _, _, directions = np.linalg.svd((labels.T @ basis).T, full_matrices=False)
     return np.asarray(labels @ directions[:dimensions].T, dtype=np.float32)
+
+
+def _fuse(
+    vectors: NDArray[np.float32],
+    labels: sparse.csr_matrix,
+    weight: float,
+    dimensions: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    shown = project(labels, dimensions=dimensions, seed=seed)
+    n, d = vectors.shape
+    fused = np.empty((n, d + shown.shape[1]), np.float32)
+    np.multiply(vectors, np.float32(np.sqrt(1 - weight)), out=fused[:, :d])
+    np.multiply(shown, np.float32(np.sqrt(weight)), out=fused[:, d:])
+    bare = np.diff(labels.indptr) == 0
+    fused[bare, :d] = vectors[bare]
+    length = np.linalg.norm(fused, axis=1, keepdims=True)
+    fused /= np.where(length > 0, length, 1)
+    return fused
 
 
 def _with_parents(image: Sequence[Label]) -> dict[str, float]:
