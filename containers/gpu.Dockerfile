@@ -12,8 +12,11 @@ COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN pip install --no-cache-dir uv==0.13.9 \
  && uv export --quiet --frozen --no-emit-project --no-default-groups --extra aws \
       --prune onnxruntime --output-file /tmp/requirements.txt \
+ && uv export --quiet --frozen --no-emit-project --no-default-groups --extra aws \
+      --no-hashes --output-file /tmp/constraints.txt \
  && uv pip install --system --no-cache --requirements /tmp/requirements.txt \
- && uv pip install --system --no-cache "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME}"
+ && uv pip install --system --no-cache --constraints /tmp/constraints.txt \
+      "onnxruntime-gpu[cuda,cudnn]==${ONNXRUNTIME}"
 
 COPY layers layers
 COPY functions functions

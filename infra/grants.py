@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
 
+from infra.constructs.bedrock import Bedrock
 from infra.constructs.gpu import GpuQueue
-from infra.constructs.naming import Naming
 from infra.constructs.storage import Storage
 from infra.constructs.uploads import UploadEvents
 from infra.constructs.workflow import Workflow
@@ -115,10 +115,10 @@ def grant_embed(role: iam.Role, *, storage: Storage) -> None:
     storage.grant_table(role, reason="pointers to vectors and facts of images")
 
 
-def grant_naming(
-    roles: Mapping[str, iam.Role], *, storage: Storage, naming: Naming, workflow: Workflow
+def grant_bedrock(
+    roles: Mapping[str, iam.Role], *, storage: Storage, bedrock: Bedrock, workflow: Workflow
 ) -> None:
-    """What names the clusters."""
+    """What names the clusters, and the embedding models of Bedrock."""
     for name in ("describe", "describe_in_batch", "collect_descriptions"):
         storage.grant_read_data(
             roles[name],
@@ -131,12 +131,14 @@ def grant_naming(
         storage.grant_table(roles[name], reason="task tokens; labels of exemplars; progress")
     for name in ("describe", "collect_descriptions"):
         storage.grant_write_data(roles[name], "descriptions", reason="names of clusters")
-        naming.grant_describe(roles[name], reason="name clusters, one request a cluster")
+        bedrock.grant_describe(roles[name], reason="name clusters, one request a cluster")
     submit = roles["describe_in_batch"]
     storage.grant_write_data(submit, "bedrock", reason="the job's input")
-    naming.grant_submit(submit, reason="start the batch inference job")
+    bedrock.grant_submit(submit, reason="start the batch inference job")
     for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
-        naming.grant_watch(roles[name], reason="find a job by its name, see how it stands")
+        bedrock.grant_watch(roles[name], reason="find a job by its name, see how it stands")
+    for name in ("embed", "api"):
+        bedrock.grant_embed(roles[name], reason="for runs that ask for an embedder of Bedrock")
     answer = roles["batch_job_event"]
     storage.grant_table(answer, reason="the saved task token")
     workflow.grant_answer(answer, reason="give the waiting state its result")

@@ -26,7 +26,7 @@ _HEAD = """\
 Made by `python -m infra.security` from the synthesized template; a test keeps it true.
 
 - **Buckets**: no public access, encrypted (SSE-S3), TLS 1.2 or newer only, access logs kept 90
-  days. Browsers reach objects through presigned links that live minutes.
+  days. Browsers reach objects through presigned links that live an hour at most.
 - **Table and vectors**: encrypted at rest; the table can be restored to any second of 35 days.
 - **API**: an API key on every request, a usage plan with rate limits and a daily quota. A key says
   that a caller may ask, not who they are: to tell people apart, put a Cognito, IAM or Lambda

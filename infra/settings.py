@@ -78,8 +78,10 @@ class StackSettings(BaseSettings):
     map_concurrency: int = Field(
         default=100,
         ge=1,
-        description="Functions that embed at once, and as many that label; "
-        "new AWS accounts may be limited to 10 in all",
+        description="Functions that embed at once; new AWS accounts may be limited to 10 in all",
+    )
+    label_concurrency: int = Field(
+        default=5, ge=1, description="Functions that label at once; they share the rate below"
     )
     rekognition_per_second: float = Field(
         default=50.0, gt=0, description="Your DetectLabels quota; 5 in small regions"

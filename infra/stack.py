@@ -9,9 +9,9 @@ from constructs import Construct
 
 from infra import grants
 from infra.constructs.api import Api
+from infra.constructs.bedrock import Bedrock
 from infra.constructs.gpu import GpuQueue
 from infra.constructs.handlers import Handlers, environment_of
-from infra.constructs.naming import Naming
 from infra.constructs.storage import Storage
 from infra.constructs.uploads import UploadEvents
 from infra.constructs.workflow import Workflow
@@ -58,6 +58,7 @@ class ImageclustStack(Stack):
             quiet_seconds=str(settings.quiet_seconds),
             max_upload_bytes=str(settings.max_upload_bytes),
             map_concurrency=str(settings.map_concurrency),
+            label_concurrency=str(settings.label_concurrency),
             gpu_enabled=str(settings.gpu).lower(),
             gpu_from=str(settings.gpu_from),
             rekognition_per_second=str(settings.rekognition_per_second),
@@ -90,9 +91,9 @@ class ImageclustStack(Stack):
             if settings.gpu
             else None
         )
-        naming = Naming(
+        bedrock = Bedrock(
             self,
-            "Naming",
+            "Bedrock",
             storage=storage,
             batch_job_event=functions["batch_job_event"],
             title_model=settings.title_model,
@@ -129,11 +130,11 @@ class ImageclustStack(Stack):
                 start_function_arn=handlers.start_run_arn,
             )
         for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
-            handlers.give(name, bedrock_batch_role_arn=naming.batch_role_arn)
+            handlers.give(name, bedrock_batch_role_arn=bedrock.batch_role_arn)
         roles = handlers.roles
         grants.grant_entries(roles, storage=storage, uploads=uploads, workflow=workflow)
         grants.grant_steps(roles, storage=storage, uploads=uploads)
-        grants.grant_naming(roles, storage=storage, naming=naming, workflow=workflow)
+        grants.grant_bedrock(roles, storage=storage, bedrock=bedrock, workflow=workflow)
         grants.grant_workflow(storage=storage, workflow=workflow, gpu=gpu)
         grants.grant_events(roles, bus=bus)
         Api(

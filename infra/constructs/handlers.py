@@ -26,7 +26,7 @@ SHAPES: Mapping[str, Shape] = {
     "ingest": Shape(("base",), 512, 60),
     "start_run": Shape(("base",), 512, 60),
     "api": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 29),
-    "plan_run": Shape(("base", "scipy", "onnxruntime"), 1_769, 900),
+    "plan_run": Shape(("base", "scipy", "onnxruntime"), 1_769, 900, 2_048),
     "embed": Shape(("base", "opencv", "pillow", "onnxruntime"), 3_008, 240, 2_048),
     "label": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 240, 2_048),
     "cluster": Shape(("base", "opencv", "scipy"), 10_240, 900, 4_096),

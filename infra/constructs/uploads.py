@@ -90,7 +90,6 @@ class UploadEvents(Construct):
             "SetTimers",
             actions=[
                 "scheduler:CreateSchedule",
-                "scheduler:GetSchedule",
                 "scheduler:UpdateSchedule",
             ],
             resources=[self._schedules_arn],

@@ -28,15 +28,15 @@ def synthesized(*, gpu: bool = False) -> Path:
 
     Kept under ``build/synth`` by a digest of all that the template is made from.
     """
-    target = CACHE / f"{_inputs_digest()}{'-gpu' if gpu else ''}"
+    target = CACHE / _inputs_digest()
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes, one synth
         if not target.exists():
-            scratch = Path(tempfile.mkdtemp(dir=CACHE))
-            _synthesize(scratch, gpu=gpu)
-            scratch.rename(target)
-    return target
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+                _synthesize(Path(scratch) / "made")
+                (Path(scratch) / "made").rename(target)
+    return target / ("gpu" if gpu else "plain")
 
 
 def template(*, gpu: bool = False) -> JSON:
@@ -140,7 +140,7 @@ def _inputs_digest() -> str:
     return digest.hexdigest()[:24]
 
 
-def _synthesize(folder: Path, *, gpu: bool) -> None:
+def _synthesize(folder: Path) -> None:
     node = shutil.which("node")
     if node is None:
         raise RuntimeError("node is not on the PATH; the CDK needs Node 20 or newer")
@@ -150,12 +150,12 @@ def _synthesize(folder: Path, *, gpu: bool) -> None:
         "PYTHONPATH": str(ROOT),
         "NODE_OPTIONS": f"--require={HERE / 'offline.cjs'}",
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
-        "CDK_OUTDIR": str(folder),
+        "CDK_OUTDIR": str(folder / "plain"),
         "IMAGECLUST_BUILD_LAYERS": "0",
-        "IMAGECLUST_GPU": "1" if gpu else "0",
     }
+    folder.mkdir()
     done = subprocess.run(
-        [sys.executable, str(HERE / "offline.py")],
+        [sys.executable, str(HERE / "offline.py"), str(folder / "gpu")],
         cwd=ROOT,
         env=environment,
         capture_output=True,

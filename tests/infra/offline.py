@@ -1,4 +1,7 @@
-"""Runs ``python -m infra.app`` where a connection or any program but Node raises."""
+"""Runs ``python -m infra.app``, then the same with the GPU on into the folder given.
+
+Opening a connection, or starting any program but Node, raises.
+"""
 
 import runpy
 import sys
@@ -17,3 +20,8 @@ def _refuse(event: str, arguments: tuple[object, ...]) -> None:
 if __name__ == "__main__":
     sys.addaudithook(_refuse)
     runpy.run_module("infra.app", run_name="__main__")
+
+    from infra.app import build
+    from infra.settings import StackSettings
+
+    build(StackSettings(gpu=True), outdir=sys.argv[1]).synth()

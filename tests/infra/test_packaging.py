@@ -142,7 +142,7 @@ def test_function_and_its_layers_fit_in_lambda(function: str) -> None:
 _IMPORT = """
 import importlib, sys
 
-absent = set(sys.argv[2].split(","))
+absent = set(sys.argv[1].split(","))
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -150,25 +150,36 @@ class Refuse:
             raise ModuleNotFoundError(f"{name} is in no layer of this function", name=name)
 
 sys.meta_path.insert(0, Refuse())
-importlib.import_module("functions." + sys.argv[1])
+
+from imageclust.embedding import BUILTIN
+from imageclust.settings import Settings
+from imageclust.wiring import aws_services
+
+services = aws_services(Settings())
+for name in sys.argv[2:]:
+    importlib.import_module("functions." + name)
+    if name in ("plan_run", "embed"):
+        assert services.open_embedder(BUILTIN, "default").key
+    if name in ("plan_run", "label"):
+        assert services.open_labeler("rekognition").key
+    if "describe" in name or "batch" in name:
+        services.open_describer("auto")
+        services.open_batch_describer("auto")
 """
 
 
-@pytest.mark.parametrize("function", SHAPES)
-def test_function_imports_with_only_its_layers(function: str) -> None:
-    """A module at the top of a handler that no layer of its function holds would fail at once."""
-    held = {
-        package
-        for layer in SHAPES[function].layers
-        for package in dependency_layers()[layer].packages
-    }
+@pytest.mark.parametrize("layers", sorted({shape.layers for shape in SHAPES.values()}), ids=str)
+def test_functions_import_with_only_their_layers(layers: tuple[str, ...]) -> None:
+    """A module that a handler loads and no layer of its function holds would fail at once."""
+    held = {package for layer in layers for package in dependency_layers()[layer].packages}
     absent = {
         module
         for module, owners in importlib.metadata.packages_distributions().items()
         if not {owner.lower().replace("_", "-") for owner in owners} & {*held, "imageclust"}
     }
+    functions = [name for name, shape in SHAPES.items() if shape.layers == layers]
     done = subprocess.run(
-        [sys.executable, "-c", _IMPORT, function, ",".join(sorted(absent))],
+        [sys.executable, "-c", _IMPORT, ",".join(sorted(absent)), *functions],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -3,6 +3,9 @@
 import re
 from typing import Any
 
+from imageclust.adapters.aws import bedrock_embedder
+
+from infra.constructs.bedrock import EMBEDDING_MODELS
 from infra.permissions import REASONS
 from infra.security import PAGE, permissions, security_page
 from tests.infra.from_template import resources
@@ -67,9 +70,13 @@ def test_one_prefix_one_writer(template: JSON) -> None:
         "StorageData/results/*": ["Workflow"],
         "StorageData/clusters/*": ["Cluster"],
         "StorageData/descriptions/*": ["CollectDescriptions", "Describe"],
-        "StorageData/bedrock/*": ["DescribeInBatch", "NamingBatch"],
+        "StorageData/bedrock/*": ["BedrockBatch", "DescribeInBatch"],
         "StorageData/exports/*": ["Publish"],
     }
+
+
+def test_every_embedder_of_bedrock_may_be_asked() -> None:
+    assert set(EMBEDDING_MODELS) == set(bedrock_embedder._MODELS)
 
 
 def test_roles_are_passed_to_one_service_only(gpu_template: JSON) -> None:

@@ -1,6 +1,7 @@
 """What the template must be, in words of intent; the snapshot holds the letter."""
 
 import json
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,25 @@ def _functions(template: JSON) -> dict[str, JSON]:
 
 def test_synth_says_nothing(assembly: Path, gpu_assembly: Path) -> None:
     """No warning of the CDK, of jsii or of cdk-nag; the guard let no connection through."""
-    assert (assembly / "output.txt").read_text() == ""
-    assert (gpu_assembly / "output.txt").read_text() == ""
+    assert assembly.parent == gpu_assembly.parent
+    assert (assembly.parent / "output.txt").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    ["net.connect(443, '192.0.2.1')", "child_process.execFileSync('git', ['log'])"],
+)
+def test_the_guard_of_the_synth_refuses(attempt: str) -> None:
+    module, call = attempt.split(".", maxsplit=1)
+    guard = Path(__file__).with_name("offline.cjs")
+    done = subprocess.run(
+        ["node", "--require", str(guard), "--eval", f"require('node:{module}').{call}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "synth must work offline and alone" in done.stderr
 
 
 def test_cdk_nag_finds_nothing(assembly: Path, gpu_assembly: Path) -> None:

@@ -10,11 +10,17 @@ from constructs import Construct
 from infra.constructs.storage import Storage
 from infra.permissions import allow
 
+EMBEDDING_MODELS = ("amazon.titan-embed-image-v1", "amazon.nova-2-multimodal-embeddings-v1:0")
+"""What ``adapters/aws/bedrock_embedder.py`` knows how to ask."""
+
 POLL = Duration.minutes(15)
 
 
-class Naming(Construct):
-    """Bedrock names the clusters: on demand, or as batch inference jobs under their own role."""
+class Bedrock(Construct):
+    """Bedrock names clusters, on demand or as batch inference jobs under a role of their own.
+
+    It can embed images too, when a run asks for one of its embedding models.
+    """
 
     def __init__(
         self,
@@ -79,6 +85,17 @@ class Naming(Construct):
             "InvokeModels",
             actions=["bedrock:InvokeModel"],
             resources=self._title_models,
+            reason=reason,
+        )
+
+    def grant_embed(self, role: iam.Role, *, reason: str) -> None:
+        """Ask the embedding models."""
+        stack = Stack.of(self)
+        allow(
+            role,
+            "EmbedWithBedrock",
+            actions=["bedrock:InvokeModel"],
+            resources=[arn for model in EMBEDDING_MODELS for arn in model_arns(stack, model)],
             reason=reason,
         )
 
