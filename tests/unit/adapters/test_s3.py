@@ -99,4 +99,14 @@ def test_a_download_address(clients: Clients) -> None:
     address = urlsplit(S3Links(clients, seconds=60).download("s3://data/exports/r1/a b.csv"))
     assert address.path.endswith("/exports/r1/a%20b.csv")
     query = parse_qs(address.query)
-    assert query.get("X-Amz-Expires", query.get("Expires"))
+    assert query["X-Amz-Expires"] == ["60"]
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_addresses_name_their_region(region: str) -> None:
+    links = S3Links(Clients(region=region))
+    host = f"uploads.s3.{region}.amazonaws.com"
+    assert urlsplit(links.download("s3://uploads/a")).netloc == host
+    upload = links.upload("s3://uploads/a", content_type="x/y", max_bytes=1)
+    assert urlsplit(upload.url).netloc == host

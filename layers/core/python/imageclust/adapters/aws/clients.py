@@ -36,8 +36,10 @@ class Clients:
 
     @cached_property
     def s3(self) -> "S3Client":
+        # Version 4 for presigned addresses too: version 2, the default in some regions, does not
+        # reach objects under KMS keys.
         with self._lock:
-            return self._session.client("s3", config=self._config(read=60))
+            return self._session.client("s3", config=self._config(read=60, signature="s3v4"))
 
     @cached_property
     def dynamodb(self) -> "DynamoDBClient":
@@ -80,8 +82,19 @@ class Clients:
         with self._lock:
             return self._session.client("events", config=self._config(read=30))
 
-    def _config(self, *, read: int, attempts: int | None = None, adaptive: bool = False) -> Config:
+    def _config(
+        self,
+        *,
+        read: int,
+        attempts: int | None = None,
+        adaptive: bool = False,
+        signature: str | None = None,
+    ) -> Config:
         return Config(
+            signature_version=signature,
+            # Presigned addresses then name the region; the global one answers with a redirect
+            # outside us-east-1, which browsers do not follow on a POST.
+            s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
             connect_timeout=5,
             read_timeout=read,
             max_pool_connections=32,

@@ -37,7 +37,7 @@ class OnnxLabeler:
         card = model.card
         if card.logits is None:
             raise InvalidInput(f"The model {card.name} has no classes to label with.")
-        self._model = model
+        self.model = model
         self._labels = LabelSet.from_file(labels)
         if self._labels.classes != card.logits.dimension:
             raise InvalidInput(
@@ -58,13 +58,35 @@ class OnnxLabeler:
 
     def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
         """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB."""
-        if not len(images):
+        return self.answers(self.model.logits(images)) if len(images) else []
+
+    def answers(self, logits: NDArray[np.float32]) -> list[Labelled]:
+        """One answer a row of ``logits`` ``(n, classes)`` float32."""
+        if not len(logits):
             return []
         answers = classify(
-            self._model.logits(images),
+            logits,
             self._labels,
             max_labels=self._max_labels,
             min_confidence=self._min_confidence,
             temperature=self._temperature,
         )
         return [Labelled(labels=answer, model_version=self.model_version) for answer in answers]
+
+
+class OnnxJoint:
+    """Vectors and labels from one inference, when embedder and labeler are one ONNX model."""
+
+    def __init__(self, model: OnnxModel, labeler: OnnxLabeler) -> None:
+        self._model = model
+        self._labeler = labeler
+        self.labeler = labeler.key
+
+    def embed_and_label(
+        self, images: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], list[Labelled]]:
+        """``(n, dimension)`` float32, L2-normalised, and one answer an image."""
+        outputs = self._model.run(images)
+        if outputs.logits is None:
+            raise InvalidInput("The model gives no classes to label with.")
+        return outputs.features, self._labeler.answers(outputs.logits)
