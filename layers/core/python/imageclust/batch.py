@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     embed.add_argument("--run", required=True, help="id of the run")
     embed.add_argument("--collection", required=True)
     embed.add_argument("--model", required=True, help="embedder/preprocessing, as planned")
+    embed.add_argument("--labeler", default="", help="labeler of the same inference")
     embed.add_argument("--manifest", required=True, help="s3:// address of the JSONL manifest")
     embed.add_argument("--jobs", type=int, default=1, help="number of jobs that share the work")
     options = parser.parse_args(argv)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = embed_manifest(
         services(),
         run_id=options.run,
-        model=options.model,
+        model=(options.model, options.labeler),
         manifest=options.manifest,
         share=(index, max(1, options.jobs)),
     )
@@ -40,16 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def embed_manifest(
-    services: Services, *, run_id: str, model: str, manifest: str, share: tuple[int, int]
+    services: Services,
+    *,
+    run_id: str,
+    model: tuple[str, str],
+    manifest: str,
+    share: tuple[int, int],
 ) -> dict[str, int]:
-    """Embed this job's share ``(index, jobs)`` of the manifest, batch by batch."""
+    """Embed this job's share ``(index, jobs)`` of the manifest, batch by batch.
+
+    ``model`` is (embedder/preprocessing, labeler or "") as the plan froze them.
+    """
     refs = [ImageRef.from_json(row) for row in parse_json_lines(services.store.read(manifest))]
     index, jobs = share
     mine = refs[index::jobs]
     done = {"embedded": 0, "rejected": 0, "reused": 0}
     for start in range(0, len(mine), _BATCH):
         images = tuple(mine[start : start + _BATCH])
-        answer = embed_batch(services, EmbedBatch(run_id=run_id, model=model, images=images))
+        answer = embed_batch(services, EmbedBatch(run_id, model[0], images, model[1]))
         for name in done:
             done[name] += answer[name]
     return done

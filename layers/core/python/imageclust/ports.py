@@ -176,6 +176,18 @@ class Labeler(Protocol):
         ...
 
 
+class JointModel(Protocol):
+    """One model that embeds and labels from the same inference. ``labeler`` is the labels' key."""
+
+    labeler: str
+
+    def embed_and_label(
+        self, images: Sequence[NDArray[np.uint8]]
+    ) -> tuple[NDArray[np.float32], list[Labelled]]:
+        """Vectors ``(n, dimension)`` float32 as the embedder gives, and an answer an image."""
+        ...
+
+
 class Describer(Protocol):
     """Cluster → title, phrase, description: Bedrock, or the deterministic describer."""
 

@@ -19,6 +19,7 @@ from imageclust.ports import (
     BatchDescriber,
     Describer,
     Events,
+    JointModel,
     Labeler,
     Links,
     ObjectStore,
@@ -41,7 +42,8 @@ class Services:
     ``decode`` turns file contents into pictures of at least the given short side, in order, a
     rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
-    so opening only to read the key is cheap. ``close`` ends worker processes and connections.
+    so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
+    unless one inference serves both. ``close`` ends worker processes and connections.
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class Services:
     decode: "Callable[[Sequence[bytes], int], Iterable[Processed | RejectedImage]]"
     open_embedder: "Callable[[str, str], Embedder]"
     open_labeler: Callable[[str], Labeler | None]
+    open_joint: Callable[[str, str, str], JointModel | None]
     open_describer: Callable[[str], Describer]
     open_batch_describer: Callable[[str], BatchDescriber]
     close: Callable[[], None]
@@ -143,6 +146,7 @@ def local_services(
         decode=models.decode,
         open_embedder=models.embedder,
         open_labeler=models.labeler,
+        open_joint=models.joint,
         open_describer=open_describer,
         open_batch_describer=lambda name: InlineBatchDescriber(open_describer(name), store, table),
         close=close,
@@ -190,6 +194,11 @@ def aws_services(settings: Settings) -> Services:
     def open_labeler(name: str) -> Labeler | None:
         return rekognition if name in ("auto", "rekognition") else models.labeler(name)
 
+    def open_joint(embedder: str, preprocess: str, labeler: str) -> JointModel | None:
+        if embedder.startswith("amazon.") or labeler in ("auto", "rekognition"):
+            return None
+        return models.joint(embedder, preprocess, labeler)
+
     def conversation(name: str, default: str) -> Conversation:
         model = default if name in ("auto", "bedrock") else name
         return Conversation(model, language=settings.language)
@@ -226,6 +235,7 @@ def aws_services(settings: Settings) -> Services:
         decode=models.decode,
         open_embedder=open_embedder,
         open_labeler=open_labeler,
+        open_joint=open_joint,
         open_describer=open_describer,
         open_batch_describer=open_batch_describer,
         close=models.close,
@@ -295,6 +305,15 @@ class _Models:
                     raise InvalidInput(f"The model {chosen} has no classes to label with.")
                 self._labelers[chosen] = OnnxLabeler(model, labels)
             return self._labelers[chosen]
+
+    def joint(self, embedder: str, preprocess: str, labeler: str) -> JointModel | None:
+        from imageclust.adapters.local.onnx_labeler import OnnxJoint, OnnxLabeler
+        from imageclust.embedding import OnnxEmbedder
+
+        embeds, labels = self.embedder(embedder, preprocess), self.labeler(labeler)
+        if not (isinstance(embeds, OnnxEmbedder) and isinstance(labels, OnnxLabeler)):
+            return None
+        return OnnxJoint(embeds.model, labels) if embeds.model is labels.model else None
 
     def decode(
         self, contents: "Sequence[bytes]", min_side: int

@@ -6,7 +6,6 @@ like.
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -15,31 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclust import keys
-from imageclust.errors import InvalidInput, Permanent, RejectedImage
+from imageclust.errors import RejectedImage
 from imageclust.images import Processed
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Key
+from imageclust.steps.pictures import process_images, store_labels
 from imageclust.wiring import Services
-
-_READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
 
 
 @dataclass(frozen=True)
 class EmbedBatch:
     """Input of one Embed call, as the Distributed Map's ItemBatcher forms it.
 
-    ``model`` is ``embedder/preprocess`` as the plan froze it.
+    ``model`` is ``embedder/preprocess`` as the plan froze it. ``labeler`` names the labeler whose
+    labels come from the same inference, if there is one.
     """
 
     run_id: str
     model: str
     images: tuple[ImageRef, ...]
+    labeler: str = ""
 
     @classmethod
     def from_json(cls, data: JSON) -> "EmbedBatch":
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
-        return cls(run_id=batch["run_id"], model=batch["model"], images=images)
+        return cls(batch["run_id"], batch["model"], images, batch.get("labeler", ""))
 
 
 def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
@@ -60,7 +60,15 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
 
     processed = process_images(services, images, min_side=embedder.min_side)
     good = [item for item in processed if isinstance(item, Processed)]
-    vectors = embedder.embed([item.pixels for item in good]).astype(np.float16)
+    pixels = [item.pixels for item in good]
+    joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
+    if joint is None:
+        vectors = embedder.embed(pixels).astype(np.float16)
+    else:
+        features, answers = joint.embed_and_label(pixels)
+        vectors = features.astype(np.float16)
+        # Before the vectors: an image with a stored vector has its labels stored too.
+        store_labels(services, joint.labeler, images, processed, answers)
     shard = keys.shard_id(image.image_id for image in images)
     bucket = services.settings.data_bucket
     rows: list[JSON] = []
@@ -97,37 +105,6 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         "rejected": len(images) - len(good),
         "reused": len(batch.images) - len(images),
     }
-
-
-def process_images(
-    services: Services, images: Sequence[ImageRef], *, min_side: int
-) -> list[Processed | RejectedImage]:
-    """Read and decode each image once; a failure stands in its place.
-
-    Files are read a few at a time, so that a batch of huge ones does not fill the memory.
-    """
-    answers: list[Processed | RejectedImage] = []
-    waiting: list[ImageRef] = []
-    for position, image in enumerate(images, start=1):
-        waiting.append(image)
-        if position == len(images) or sum(ref.size for ref in waiting) > _READ_AT_ONCE:
-            answers += _process(services, waiting, min_side)
-            waiting = []
-    return answers
-
-
-def _process(
-    services: Services, images: Sequence[ImageRef], min_side: int
-) -> list[Processed | RejectedImage]:
-    contents: list[bytes | RejectedImage] = []
-    for image in images:
-        try:
-            contents.append(services.store.read(image.uri))
-        except (InvalidInput, Permanent) as error:
-            contents.append(RejectedImage("unreadable", str(error)))
-    readable = [data for data in contents if isinstance(data, bytes)]
-    decoded = iter(services.decode(readable, min_side))
-    return [next(decoded) if isinstance(data, bytes) else data for data in contents]
 
 
 def facts_of(item: Processed) -> JSON:

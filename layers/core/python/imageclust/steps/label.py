@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from imageclust import keys
 from imageclust.errors import RejectedImage
-from imageclust.models import JSON, ImageRef, to_json_lines
-from imageclust.ports import Labelled
-from imageclust.steps.embed import process_images
+from imageclust.models import JSON, ImageRef
+from imageclust.steps.pictures import process_images, store_labels
 from imageclust.wiring import Services
 
 
@@ -47,40 +46,5 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
 
     processed = process_images(services, images, min_side=labeler.min_side)
     pixels = [item.pixels for item in processed if not isinstance(item, RejectedImage)]
-    answers = iter(labeler.label(pixels))
-    shard = keys.shard_id(image.image_id for image in images)
-    rows: list[JSON] = []
-    pointers: list[JSON] = []
-    for image, item in zip(images, processed, strict=True):
-        if isinstance(item, RejectedImage):
-            answer = Labelled(error=item.reason)
-            asked_again = item.kind == "unreadable"
-        else:
-            answer = next(answers)
-            asked_again = bool(answer.error)
-        rows.append(
-            {
-                "image_id": image.image_id,
-                "labels": [label.to_json() for label in answer.labels],
-                "model_version": answer.model_version,
-                "error": answer.error,
-            }
-        )
-        if not asked_again:
-            pointers.append(
-                {
-                    "pk": keys.label_pk(labeler.key, image.image_id),
-                    "sk": keys.POINTER_SK,
-                    "shard": shard,
-                }
-            )
-    uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler.key, shard))
-    services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
-    services.table.put_many(pointers)
-    failed = sum(bool(row["error"]) for row in rows)
-    return {
-        "shard": shard,
-        "labelled": len(rows) - failed,
-        "failed": failed,
-        "reused": len(batch.images) - len(images),
-    }
+    done = store_labels(services, labeler.key, images, processed, labeler.label(pixels))
+    return {**done, "reused": len(batch.images) - len(images)}

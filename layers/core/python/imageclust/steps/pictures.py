@@ -1,0 +1,89 @@
+"""What Embed and Label share: a batch of files to pictures, and answers to a shard of labels."""
+
+from collections.abc import Sequence
+
+from imageclust import keys
+from imageclust.errors import InvalidInput, Permanent, RejectedImage
+from imageclust.images import Processed
+from imageclust.models import JSON, ImageRef, to_json_lines
+from imageclust.ports import Labelled
+from imageclust.wiring import Services
+
+_READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
+
+
+def process_images(
+    services: Services, images: Sequence[ImageRef], *, min_side: int
+) -> list[Processed | RejectedImage]:
+    """Read and decode each image once; a failure stands in its place.
+
+    Files are read a few at a time, so that a batch of huge ones does not fill the memory.
+    """
+    answers: list[Processed | RejectedImage] = []
+    waiting: list[ImageRef] = []
+    for position, image in enumerate(images, start=1):
+        waiting.append(image)
+        if position == len(images) or sum(ref.size for ref in waiting) > _READ_AT_ONCE:
+            answers += _process(services, waiting, min_side)
+            waiting = []
+    return answers
+
+
+def _process(
+    services: Services, images: Sequence[ImageRef], min_side: int
+) -> list[Processed | RejectedImage]:
+    contents: list[bytes | RejectedImage] = []
+    for image in images:
+        try:
+            contents.append(services.store.read(image.uri))
+        except (InvalidInput, Permanent) as error:
+            contents.append(RejectedImage("unreadable", str(error)))
+    readable = [data for data in contents if isinstance(data, bytes)]
+    decoded = iter(services.decode(readable, min_side))
+    return [next(decoded) if isinstance(data, bytes) else data for data in contents]
+
+
+def store_labels(
+    services: Services,
+    labeler: str,
+    images: Sequence[ImageRef],
+    processed: Sequence[Processed | RejectedImage],
+    answers: Sequence[Labelled],
+) -> JSON:
+    """Write one shard of labels and the pointers to it; returns its name and counts.
+
+    ``answers`` stand for the images that were decoded, in order. An image that the service refused
+    gets no pointer, so the next run asks again; one that cannot be decoded is not asked for again.
+    """
+    answered = iter(answers)
+    shard = keys.shard_id(image.image_id for image in images)
+    rows: list[JSON] = []
+    pointers: list[JSON] = []
+    for image, item in zip(images, processed, strict=True):
+        if isinstance(item, RejectedImage):
+            answer = Labelled(error=item.reason)
+            asked_again = item.kind == "unreadable"
+        else:
+            answer = next(answered)
+            asked_again = bool(answer.error)
+        rows.append(
+            {
+                "image_id": image.image_id,
+                "labels": [label.to_json() for label in answer.labels],
+                "model_version": answer.model_version,
+                "error": answer.error,
+            }
+        )
+        if not asked_again:
+            pointers.append(
+                {
+                    "pk": keys.label_pk(labeler, image.image_id),
+                    "sk": keys.POINTER_SK,
+                    "shard": shard,
+                }
+            )
+    uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
+    services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
+    services.table.put_many(pointers)
+    failed = sum(bool(row["error"]) for row in rows)
+    return {"shard": shard, "labelled": len(rows) - failed, "failed": failed}
