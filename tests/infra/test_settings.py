@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from infra.settings import LOG_DAYS, StackSettings
+from infra.packaging import ROOT
+from infra.settings import LOG_DAYS, StackSettings, settings_table
 
 
 def test_everything_has_a_default_and_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,9 @@ def test_log_days_are_the_cdks() -> None:
     from aws_cdk.aws_logs import RetentionDays
 
     assert all(hasattr(RetentionDays, name) for name in LOG_DAYS.values())
+
+
+def test_the_page_lists_every_setting() -> None:
+    """`settings_table()` prints what belongs there."""
+    page = (ROOT / "docs" / "deploy.md").read_text("utf-8")
+    assert settings_table() in page
