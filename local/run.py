@@ -1,7 +1,6 @@
 """``imageclust run``: a folder through the workflow, its results to another folder."""
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -9,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,6 +18,7 @@ from typing import cast
 from imageclust import keys
 from imageclust.errors import AlreadyRunning, InvalidInput, Permanent
 from imageclust.models import JSON, RunConfig, check_collection_name
+from imageclust.steps.ingest import ensure_collection
 from imageclust.steps.start_run import cancel_run, start_run
 from imageclust.wiring import Services, use
 
@@ -65,7 +65,7 @@ def run_folder(
     services = open_services(home, listener=progress.tell, exclude=[out])
     use(services)
     with closing(services):
-        with _only_one(home, name), progress:
+        with progress:
             _link(home, name, photos)
             record = _run(services, name, config)
         if record["state"] == "SUCCEEDED":
@@ -78,21 +78,16 @@ def run_folder(
 
 def _run(services: Services, collection: str, config: RunConfig) -> JSON:
     """Finish the collection's interrupted run of this configuration, else start one; wait."""
-    item = services.table.get(keys.COLLECTIONS_PK, collection)
-    if item is None:
-        now = datetime.now(UTC)
-        item = {
-            "pk": keys.COLLECTIONS_PK,
-            "sk": collection,
-            "name": collection,
-            "created": now.isoformat(timespec="seconds"),
-        }
-        services.table.put(item, unless_exists=True)
+    ensure_collection(services, collection, now=datetime.now(UTC))
+    # The server goes on with this configuration when the folder changes.
+    item = services.table.update(keys.COLLECTIONS_PK, collection, {"config": config.to_json()})
+    workflows = cast(LocalWorkflows, services.workflows)
     interrupted = item.get("running_run")
+    if interrupted and workflows.running_elsewhere(interrupted):
+        raise Permanent(f"another imageclust works on the collection '{collection}' just now")
     if interrupted and item["running_request"]["config"] != config.to_json():
         cancel_run(services, run_id=interrupted, now=datetime.now(UTC))
         interrupted = None
-    workflows = cast(LocalWorkflows, services.workflows)
     try:
         if interrupted:
             workflows.start(interrupted, item["running_request"])
@@ -201,21 +196,6 @@ def _link(home: Path, collection: str, photos: Path) -> None:
             "choose another name with --collection"
         )
     link.symlink_to(photos, target_is_directory=True)
-
-
-@contextmanager
-def _only_one(home: Path, collection: str) -> Iterator[None]:
-    """Hold the collection's lock file; the system lets go of it when the process dies."""
-    locks = home / "locks"
-    locks.mkdir(exist_ok=True)
-    with (locks / collection).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Permanent(
-                f"another imageclust works on the collection '{collection}' just now"
-            ) from None
-        yield
 
 
 def _summary(record: JSON, out: Path) -> str:

@@ -1,5 +1,6 @@
 """The workflow file on this machine: the runner over the same handlers that Lambda runs."""
 
+import fcntl
 import importlib
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from imageclust import keys
 from imageclust.errors import NotFound, Permanent
@@ -40,6 +41,7 @@ FUNCTIONS = {
 """Function of each ``${NameFunctionArn}`` in the workflow file: a module of ``functions``."""
 
 _SHUTDOWN_SECONDS = 10
+_ENDED_KEPT = 100
 
 
 class LocalWorkflows:
@@ -70,18 +72,22 @@ class LocalWorkflows:
         self._tokens = TokenBroker()
         self._resources = _Machine(store, home)
         self._listener = listener
+        self._locks = home / "locks"
         self._running: dict[str, tuple[Workflow, threading.Thread]] = {}
         self._ended: dict[str, Execution] = {}
         self._lock = threading.Lock()
 
     def start(self, run_id: str, request: JSON) -> None:
-        """Start a run in a thread; a run that is alive already is left alone."""
+        """Start a run in a thread; a run that is alive already, is left alone."""
         with self._lock:
             if run_id in self._running:
                 return
+            held = self._hold(run_id)
+            if held is None:
+                return
             workflow = Workflow(self._definition, resources=self._resources, tokens=self._tokens)
             thread = threading.Thread(
-                target=self._run, args=(workflow, run_id, request), name=run_id, daemon=True
+                target=self._run, args=(workflow, run_id, request, held), name=run_id, daemon=True
             )
             self._running[run_id] = (workflow, thread)
             thread.start()
@@ -106,7 +112,12 @@ class LocalWorkflows:
 
     def running(self, run_id: str) -> bool:
         with self._lock:
-            return run_id in self._running
+            return run_id in self._running or self._held_elsewhere(run_id)
+
+    def running_elsewhere(self, run_id: str) -> bool:
+        """Whether another process of this state folder executes the run."""
+        with self._lock:
+            return run_id not in self._running and self._held_elsewhere(run_id)
 
     def succeed(self, token: str, output: JSON) -> None:
         try:
@@ -120,7 +131,7 @@ class LocalWorkflows:
         except (TaskDoesNotExist, TaskTimedOut) as gone:
             raise NotFound(str(gone)) from gone
 
-    def _run(self, workflow: Workflow, run_id: str, request: JSON) -> None:
+    def _run(self, workflow: Workflow, run_id: str, request: JSON, held: IO[str]) -> None:
         listener = self._listener
         told = None if listener is None else (lambda event: listener(run_id, event))
         try:
@@ -129,7 +140,31 @@ class LocalWorkflows:
             execution = Execution("FAILED", error=type(error).__name__, cause=str(error))
         with self._lock:
             self._ended[run_id] = execution
+            while len(self._ended) > _ENDED_KEPT:  # a server waits for none of them
+                del self._ended[next(iter(self._ended))]
             del self._running[run_id]
+            (self._locks / run_id).unlink(missing_ok=True)
+            held.close()
+
+    def _hold(self, run_id: str) -> IO[str] | None:
+        """Take the run's lock file, None when another process has it; a death lets go of it."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        held = (self._locks / run_id).open("w")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            return None
+        return held
+
+    def _held_elsewhere(self, run_id: str) -> bool:
+        if not (self._locks / run_id).exists():
+            return False
+        held = self._hold(run_id)
+        if held is None:
+            return True
+        held.close()
+        return False
 
 
 class _Machine:

@@ -1,13 +1,13 @@
 """Killed at any moment, run again: finished, nothing lost, nothing stored computed twice."""
 
 import csv
+import fcntl
 import json
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -102,20 +102,15 @@ def test_killed_again_and_again_it_still_finishes(
     assert outcome(tmp_path)[0] == expected
 
 
-def test_one_collection_is_run_by_one_process(
-    tmp_path: Path, make_photos: Callable[..., Path]
+def test_one_run_is_executed_by_one_process(
+    tmp_path: Path, uninterrupted: tuple[int, list[dict[str, str]]]
 ) -> None:
-    import fcntl
-
-    photos = make_photos()
-    locks = tmp_path / "home" / "locks"
-    locks.mkdir(parents=True)
-    with (locks / "holiday").open("w") as held:
+    photos = draw(tmp_path)
+    run(tmp_path, photos, uninterrupted[0] // 2, "after")
+    (lock,) = (tmp_path / "home" / "locks").iterdir()
+    with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = subprocess.run(
-            [sys.executable, "-m", "local.cli", "run", str(photos), "--home",
-             str(tmp_path / "home"), "--out", str(tmp_path / "out"), "--collection", "holiday"],
-            capture_output=True, text=True, check=False, cwd=ROOT,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "another imageclust works on the collection 'holiday'" in done.stderr
+        done = run(tmp_path, photos, 0, "before")
+        assert done.returncode == 1
+        assert "another imageclust works on the collection" in done.stderr
+    assert run(tmp_path, photos, 0, "before").returncode == 0
