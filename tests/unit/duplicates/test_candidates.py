@@ -27,6 +27,21 @@ def test_cosine_pairs_are_all_the_pairs_above_the_floor(n):
     assert np.allclose(scores, np.sum(vectors[pairs[:, 0]] * vectors[pairs[:, 1]], axis=1))
 
 
+def test_principal_directions_and_a_bound_find_the_same_pairs():
+    # Energy that falls off, as a network's features have, and enough rows to use it.
+    rng = np.random.default_rng(1)
+    spectrum = 0.9 ** np.arange(300)
+    vectors = unit(rng.normal(size=(4200, 300)) * spectrum)
+    pairs, scores, _ = cosine_pairs(vectors, floor=0.8, budget=10**7)
+    exact = np.argwhere(np.triu(vectors @ vectors.T, 1) >= 0.8)
+    found = {tuple(pair) for pair in pairs.tolist()}
+    missed = {tuple(pair) for pair in exact.tolist()} ^ found
+    # Only what lies within rounding of the floor may differ.
+    assert all(abs(vectors[a] @ vectors[b] - 0.8) < 1e-5 for a, b in missed)
+    assert len(found) > 100
+    assert scores.min() >= 0.8
+
+
 def test_too_many_pairs_raise_the_floor_to_the_best_of_them():
     vectors = unit(np.random.default_rng(0).normal(size=(2500, 4)))
     pairs, scores, floor = cosine_pairs(vectors, floor=0.5, budget=1000)

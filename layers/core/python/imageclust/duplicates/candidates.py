@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Pairs = NDArray[np.int64]
 
 _TILE = 1024
+_MOST_REST = 0.1
 _BANDS = 4
 _BAND_BITS = 16
 HASH_RADIUS = 7
@@ -27,17 +28,21 @@ def cosine_pairs(
         floor: least cosine, above 0.
         budget: at most about so many pairs: with more, the floor rises to the best of them.
 
-    Returns pairs (m, 2) with first < second, their cosines (m,), and the floor in the end.
+    Returns pairs (m, 2) with first < second, their cosines (m,), and the floor in the end. Exact:
+    where a few principal directions hold most of the length, products of those and a bound for
+    the rest (Cauchy and Schwarz) tell which few pairs need the whole product.
     """
     n = len(vectors)
+    short = _shortened(vectors)
+    wide = vectors if short is None else short
     found: list[Pairs] = []
     scores: list[NDArray[np.float32]] = []
     count = 0
     buffer = np.empty((_TILE, _TILE), np.float32)
     for top in range(0, n, _TILE):
-        rows = vectors[top : top + _TILE]
+        rows = wide[top : top + _TILE]
         for left in range(top, n, _TILE):
-            columns = vectors[left : left + _TILE]
+            columns = wide[left : left + _TILE]
             whole = len(rows) == len(columns) == _TILE
             # A fresh large output for each tile would cost more than the product itself.
             product = np.matmul(rows, columns.T, out=buffer if whole else None)
@@ -46,6 +51,10 @@ def cosine_pairs(
             if left == top:
                 upper = i < j
                 i, j, score = i[upper], j[upper], score[upper]
+            if short is not None and len(i):
+                score = _products(vectors, i + top, j + left)
+                enough = score >= floor
+                i, j, score = i[enough], j[enough], score[enough]
             if len(i):
                 found.append(np.stack([i + top, j + left], axis=1))
                 scores.append(score)
@@ -62,6 +71,42 @@ def cosine_pairs(
     if not found:
         return np.empty((0, 2), np.int64), np.empty(0, np.float32), floor
     return np.concatenate(found), np.concatenate(scores), floor
+
+
+def _shortened(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """(n, p + 1): p principal coordinates and the length of the rest; None if that is no gain.
+
+    The product of two such rows is at least that of the rows themselves.
+    """
+    n, d = vectors.shape
+    if n < 4 * _TILE or d < 256:
+        return None
+    sample = vectors[:: max(1, n // 4096)]
+    energy, directions = np.linalg.eigh(sample.T @ sample)
+    rest = 1 - np.cumsum(energy[::-1]) / max(float(energy.sum()), 1e-12)
+    p = int(np.argmax(rest <= _MOST_REST)) + 1
+    if p > d // 3:
+        return None
+    short = np.empty((n, p + 1), np.float32)
+    axes = np.ascontiguousarray(directions[:, ::-1][:, :p], dtype=np.float32)
+    for start in range(0, n, _TILE):
+        rows = vectors[start : start + _TILE]
+        seen = rows @ axes
+        short[start : start + _TILE, :p] = seen
+        left = np.maximum(0, np.sum(rows * rows, axis=1) - np.sum(seen * seen, axis=1))
+        # A little more than what is left, for the rounding of the products.
+        short[start : start + _TILE, p] = np.sqrt(left + 1e-5)
+    return short
+
+
+def _products(
+    vectors: NDArray[np.float32], a: NDArray[np.intp], b: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    answer = np.empty(len(a), np.float32)
+    for start in range(0, len(a), 8192):
+        rows = slice(start, start + 8192)
+        answer[rows] = np.einsum("ij,ij->i", vectors[a[rows]], vectors[b[rows]])
+    return answer
 
 
 def hash_pairs(phashes: NDArray[np.uint64], *, radius: int = HASH_RADIUS, budget: int) -> Pairs:
