@@ -118,6 +118,7 @@ class ImageclustStack(Stack):
             "UploadEvents",
             uploads=storage.uploads,
             ingest=functions["ingest"],
+            start_run=functions["start_run"],
             start_run_arn=handlers.start_run_arn,
         )
         for name in ("start_run", "api"):

@@ -84,7 +84,13 @@ class GpuQueue(Construct):
                 gpu=1,
                 job_role=self.job_role,
                 # Lambda sets the region for its functions; ECS on EC2 does not for its tasks.
-                environment={**environment, "AWS_DEFAULT_REGION": Stack.of(self).region},
+                environment={
+                    **environment,
+                    "AWS_DEFAULT_REGION": Stack.of(self).region,
+                    "DEVICE": "cuda",
+                    # Codecs that crash must not end the job: decode in processes of their own.
+                    "DECODE_WORKERS": str(_VCPUS),
+                },
                 logging=ecs.LogDriver.aws_logs(stream_prefix="embed", log_group=group),
                 user="65532",
             ),

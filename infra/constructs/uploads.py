@@ -11,6 +11,9 @@ from constructs import Construct
 
 from infra.permissions import acknowledge, allow
 
+SWEEP = Duration.minutes(15)
+"""How often all collections are looked at."""
+
 
 class UploadEvents(Construct):
     """An object put or deleted → EventBridge → queue → ingest, which sets a one-off timer.
@@ -25,6 +28,7 @@ class UploadEvents(Construct):
         *,
         uploads: s3.Bucket,
         ingest: lambda_.Function,
+        start_run: lambda_.Function,
         start_run_arn: str,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -57,6 +61,13 @@ class UploadEvents(Construct):
                 max_concurrency=2,
                 report_batch_item_failures=True,
             )
+        )
+        events.Rule(
+            self,
+            "Sweep",
+            description="A timer that was lost or a run that died is found again",
+            schedule=events.Schedule.rate(SWEEP),
+            targets=[targets.LambdaFunction(start_run, retry_attempts=2)],
         )
         group = scheduler.ScheduleGroup(self, "Timers", removal_policy=RemovalPolicy.DESTROY)
         self.schedule_group = group.schedule_group_name

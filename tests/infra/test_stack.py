@@ -216,11 +216,19 @@ def test_presigned_posts_work_from_a_browser() -> None:
     assert "POST" in rule["AllowedMethods"]
 
 
+def _rules(template: JSON) -> list[JSON]:
+    return [entry["Properties"] for entry in resources(template, "AWS::Events::Rule").values()]
+
+
+def test_all_collections_are_looked_at_by_the_clock(template: JSON) -> None:
+    sweeps = [rule for rule in _rules(template) if "StartRun" in json.dumps(rule["Targets"])]
+    assert [rule["ScheduleExpression"] for rule in sweeps] == ["rate(15 minutes)"]
+    assert "Input" not in sweeps[0]["Targets"][0], "an event without a collection is the sweep"
+
+
 def test_batch_jobs_wake_a_function_by_event_and_by_clock(template: JSON) -> None:
-    rules = [entry["Properties"] for entry in resources(template, "AWS::Events::Rule").values()]
-    waking = [rule for rule in rules if "aws.s3" not in json.dumps(rule.get("EventPattern", {}))]
+    waking = [rule for rule in _rules(template) if "BatchJobEvent" in json.dumps(rule["Targets"])]
     assert {rule.get("ScheduleExpression") for rule in waking} == {None, "rate(15 minutes)"}
-    assert len({json.dumps(rule["Targets"][0]["Arn"]) for rule in waking}) == 1
     [event] = [rule["EventPattern"] for rule in waking if "EventPattern" in rule]
     assert event["detail-type"] == ["Batch Inference Job State Change"]
 

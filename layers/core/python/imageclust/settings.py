@@ -12,6 +12,8 @@ class Settings:
     """Settings of one deployment; each field is the environment variable in upper case.
 
     Sizes are bytes, times are seconds, counts are images unless named otherwise.
+    ``device`` is cpu or cuda. ``decode_workers`` are processes that decode; 0 decodes in this
+    process, for a Lambda function, whose own process is the guard.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
     """
 
@@ -31,6 +33,8 @@ class Settings:
     gpu_enabled: bool = False
     gpu_from: int = 20_000
     gpu_images_a_job: int = 100_000
+    device: str = "cpu"
+    decode_workers: int = 0
     map_concurrency: int = 100
     label_concurrency: int = 5
     plan_seconds: int = 600

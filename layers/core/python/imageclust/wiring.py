@@ -174,8 +174,8 @@ def aws_services(settings: Settings) -> Services:
     folder = Path(tempfile.gettempdir()) / "imageclust-models"
     models = _Models(
         ModelRegistry(folder),
-        # A Lambda function's own process is the guard: its batch is tried again one by one.
-        decoders=0,
+        decoders=settings.decode_workers,
+        device=settings.device,
         fetch=lambda name: _fetch_models(store, settings.data_bucket, folder, name),
     )
     rekognition = RekognitionLabeler(
@@ -263,10 +263,12 @@ class _Models:
         registry: "ModelRegistry",
         *,
         decoders: int | None = None,
+        device: str = "cpu",
         fetch: Callable[[str], None] | None = None,
     ) -> None:
         self._registry = registry
         self._decoders = decoders
+        self._device = device
         self._fetch = fetch
         self._fetched: set[str] = set()
         self._pools: dict[int, DecodePool] = {}
@@ -346,7 +348,7 @@ class _Models:
         with self._lock:
             if (name, preprocess) not in self._models:
                 self._models[name, preprocess] = open_model(
-                    name, registry=self._registry, preprocess=preprocess
+                    name, registry=self._registry, preprocess=preprocess, device=self._device
                 )
             return self._models[name, preprocess]
 
