@@ -34,7 +34,7 @@ class Thresholds:
     aligned: float = 0.80
     structure: float = 0.93
     worst: float = 0.85
-    overlap: float = 0.4
+    overlap: float = 0.5
     contained: float = 0.85
     colour: float = 0.75
     member_structure: float = 0.85
