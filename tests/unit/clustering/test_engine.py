@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -11,6 +12,8 @@ from imageclust.clustering import (
     check_bounds,
     cluster_vectors,
     feasible_clusters,
+    parallel,
+    top_files,
 )
 from imageclust.errors import InfeasibleBounds, InvalidInput
 
@@ -214,6 +217,104 @@ def test_same_bits_on_every_run():
     rows, _ = blobs([30, 20, 10], spread=1.0)
     first, second = (cluster_vectors(rows, config=ClusteringConfig(seed=3)) for _ in range(2))
     assert json.dumps(first.to_json()) == json.dumps(second.to_json())
+
+
+def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
+    rows, _ = blobs([1200, 600, 300, 200], d=24, spread=1.0)
+    texts = []
+    for workers in (1, 2, 5):
+        monkeypatch.setattr(parallel, "worker_count", lambda workers=workers: workers)
+        texts.append(json.dumps(cluster_vectors(rows, config=ClusteringConfig()).to_json()))
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_a_stopped_search_goes_on_where_it_was():
+    rows, _ = blobs([30, 20, 10])
+
+    class Stopped(Exception):
+        pass
+
+    class Stopping(dict):
+        def __setitem__(self, key, value):
+            if len(self) == 7:
+                raise Stopped
+            super().__setitem__(key, value)
+
+    checkpoint = Stopping()
+    with pytest.raises(Stopped):
+        cluster_vectors(rows, config=ClusteringConfig(), checkpoint=checkpoint)
+    held = dict(checkpoint)
+    resumed = cluster_vectors(rows, config=ClusteringConfig(), checkpoint=held)
+    whole = cluster_vectors(rows, config=ClusteringConfig())
+    assert len(held) > 7
+    assert resumed.labels.tolist() == whole.labels.tolist()
+    assert resumed.metrics == whole.metrics
+
+
+def test_time_budget_stops_the_search_and_says_so():
+    rows, _ = blobs([30, 20, 10])
+    result = cluster_vectors(rows, config=ClusteringConfig(time_budget_s=1e-9))
+    assert result.tried == 1
+    assert result.skipped >= 23
+
+
+@pytest.mark.parametrize(("mode", "least"), [("fast", 24), ("balanced", 60)])
+def test_modes_try_enough_settings_of_every_method(mode, least):
+    rows, _ = blobs([60, 50, 40, 40, 30, 30], spread=0.6)
+    result = cluster_vectors(rows, config=ClusteringConfig(mode=mode))
+    assert result.tried >= least
+
+
+@pytest.mark.slow
+def test_comprehensive_tries_two_hundred_settings():
+    rows, _ = blobs([60, 50, 40, 40, 30, 30], spread=0.6)
+    assert cluster_vectors(rows, config=ClusteringConfig(mode="comprehensive")).tried >= 200
+
+
+def test_a_setting_that_fails_is_reported_as_failed():
+    rows = np.eye(40, dtype=np.float32)
+    result = cluster_vectors(rows, config=ClusteringConfig(method="hdbscan"))
+    failed = [entry for entry in result.search if entry.error]
+    assert failed
+    assert all("noise" in entry.error for entry in failed)
+    assert result.settings["fallback"]
+    assert len(result.clusters) == 1
+
+
+def test_outliers_are_kept_or_assigned():
+    rows, _ = blobs([60, 50, 40], spread=0.3)
+    rows = np.concatenate([rows, np.random.default_rng(5).standard_normal((15, 16)) * 0.9])
+    kept = cluster_vectors(rows, config=ClusteringConfig(method="hdbscan"))
+    assert (kept.labels < 0).any()
+    assert kept.metrics["noise_share"] > 0
+    assert kept.strengths is not None
+    given_ = cluster_vectors(rows, config=ClusteringConfig(method="hdbscan", outliers="assign"))
+    assert (given_.labels >= 0).all()
+
+
+def test_copies_count_once_for_structure_and_all_for_bounds():
+    rows, _ = blobs([10, 10, 10])
+    copied = np.concatenate([rows, np.repeat(rows[:1], 50, axis=0)])
+    config = ClusteringConfig(method="kmeans", clusters=3)
+    plain, more = (cluster_vectors(x, config=config) for x in (rows, copied))
+    assert adjusted_rand_index(plain.labels, more.labels[:30]) == 1.0
+    assert len(set(more.labels[30:])) == 1
+    bounded = ClusteringConfig(clusters=3, max_size=30)
+    assert_whole(cluster_vectors(copied, config=bounded), 80, bounded)
+
+
+def test_top_ten_files_read_back():
+    rows, _ = blobs([30, 20, 10])
+    result = cluster_vectors(rows, config=ClusteringConfig())
+    files = top_files(result)
+    summary = json.loads(files["clustering_summary.json"])
+    assert len(summary["ranking"]) == 10
+    first = summary["ranking"][0]["folder"]
+    assert first == f"rank_01_{result.method}"
+    labels = np.load(io.BytesIO(files[f"{first}/cluster_labels.npy"]))
+    assert labels.tolist() == result.labels.tolist()
+    info = json.loads(files[f"{first}/clustering_info.json"])
+    assert info["sizes"] == [cluster.size for cluster in result.clusters]
 
 
 def test_progress_rises_to_one():

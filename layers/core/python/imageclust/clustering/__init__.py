@@ -12,6 +12,8 @@ from imageclust.clustering.quality import (
     purity,
 )
 from imageclust.clustering.records import ClusteringResult, ClusterRecord, Merge, SearchEntry
+from imageclust.clustering.report import top_files
+from imageclust.clustering.streaming import cluster_shards
 
 __all__ = [
     "ClusterRecord",
@@ -21,8 +23,10 @@ __all__ = [
     "SearchEntry",
     "adjusted_rand_index",
     "check_bounds",
+    "cluster_shards",
     "cluster_vectors",
     "feasible_clusters",
     "normalized_mutual_information",
     "purity",
+    "top_files",
 ]

@@ -24,6 +24,10 @@ from imageclust.clustering.geometry import (
 )
 from imageclust.errors import InfeasibleBounds
 
+_PRICE_ROUNDS = 40
+_FEW_MOVES = 30
+_TINY_GAIN = 3e-5
+
 
 def bounded_assignment(
     cost: Floats, *, min_size: int, max_size: int, labels: Labels | None = None
@@ -34,23 +38,108 @@ def bounded_assignment(
         cost: (n, k) float32, finite.
         min_size: fewest rows a cluster.
         max_size: most rows a cluster.
-        labels: where to start; must be a cheapest cluster of each row (default: the first one).
+        labels: where to start; must be a cheapest cluster of each row (default: found by prices).
 
     Raises:
         InfeasibleBounds: ``k · min_size ≤ n ≤ k · max_size`` does not hold.
     """
     n, k = cost.shape
+    _check_room(n, k, min_size, max_size)
+    if labels is not None:
+        return _Flow(cost, labels.copy(), min_size, max_size).run()
+    prices = _warm_prices(cost, np.zeros(k), min_size, max_size)
+    return _Flow(cost, _priced(cost, prices), min_size, max_size).run()
+
+
+def bounded_kmeans(
+    rows: Floats, labels: Labels, *, min_size: int, max_size: int, rounds: int = 25
+) -> Labels:
+    """Alternate bounded assignment and centres, from a first labelling, until the gain is tiny.
+
+    Prices of one round start the next, so that later flows have little left to move.
+    """
+    k = int(labels.max()) + 1
+    _check_room(len(rows), k, min_size, max_size)
+    prices = np.zeros(k)
+    previous = math.inf
+    at = np.arange(len(rows))
+    for _ in range(rounds):
+        cost = squared_distances(rows, cluster_means(rows, labels, k))
+        prices = _warm_prices(cost, prices, min_size, max_size)
+        flow = _Flow(cost, _priced(cost, prices), min_size, max_size)
+        labels = flow.run()
+        prices = flow.prices(prices)
+        total = float(cost[at, labels].sum(dtype=np.float64))
+        if previous - total <= _TINY_GAIN * abs(total):
+            break
+        previous = total
+    return labels
+
+
+def _check_room(n: int, k: int, min_size: int, max_size: int) -> None:
     if not k * min_size <= n <= k * max_size:
         raise InfeasibleBounds(
             f"{n} images cannot form {k} clusters of {min_size} to {max_size} images; "
             f"feasible: {math.ceil(n / max_size)} to {n // max(min_size, 1)} clusters"
         )
-    start = cost.argmin(axis=1).astype(np.int32) if labels is None else labels.copy()
-    return _Flow(cost, start, min_size, max_size).run()
+
+
+def _priced(cost: Floats, prices: Doubles) -> Labels:
+    labels: Labels = (cost + prices.astype(np.float32)).argmin(axis=1).astype(np.int32)
+    return labels
+
+
+def _warm_prices(cost: Floats, prices: Doubles, min_size: int, max_size: int) -> Doubles:
+    """Prices under which the free choice of each row comes near the bounds.
+
+    A step on each cluster's own best price with the others fixed, half of it at a time because all
+    move at once. Any prices will do for correctness: rows that choose by price are assigned at the
+    least cost for the sizes that result.
+    """
+    n, k = cost.shape
+    best, least = prices, math.inf
+    current = prices.copy()
+    for _ in range(_PRICE_ROUNDS):
+        priced = cost + current.astype(np.float32)
+        labels = priced.argmin(axis=1)
+        sizes = cluster_sizes(labels, k)
+        off = np.maximum(sizes - max_size, 0) + np.maximum(min_size - sizes, 0)
+        loose = ((current > 0) & (sizes < max_size)) | ((current < 0) & (sizes > min_size))
+        wrong = int(off.sum()) + int(loose.sum())
+        if wrong < least:
+            best, least = current.copy(), wrong
+        if least <= _FEW_MOVES:
+            break
+        at = np.arange(n)
+        own = priced[at, labels]
+        priced[at, labels] = np.inf
+        regret = priced.min(axis=1) - own
+        priced[at, labels] = own
+        step = np.zeros(k)
+        for cluster in np.flatnonzero((off > 0) | loose):
+            size, price = int(sizes[cluster]), float(current[cluster])
+            inside = labels == cluster
+            if size > max_size or (price < 0 and size > min_size):
+                excess = size - (max_size if size > max_size else min_size)
+                change = float(np.partition(regret[inside], excess - 1)[excess - 1])
+                step[cluster] = change if size > max_size else min(change, -price)
+            else:
+                lack = (min_size if size < min_size else max_size) - size
+                wish = priced[~inside, cluster] - own[~inside]
+                if len(wish) == 0:
+                    continue
+                lack = min(lack, len(wish))
+                change = float(np.partition(wish, lack - 1)[lack - 1])
+                step[cluster] = -change if size < min_size else -min(change, price)
+        current = current + 0.5 * step
+    return best
 
 
 class _Flow:
-    """Successive shortest paths over clusters; state of one assignment."""
+    """Successive shortest paths over clusters; state of one assignment.
+
+    ``step[a, b]`` is the least cost of moving one row from a to b, ``mover[a, b]`` that row.
+    """
 
     def __init__(self, cost: Floats, labels: Labels, min_size: int, max_size: int) -> None:
         self.cost = cost
@@ -59,42 +148,63 @@ class _Flow:
         self.max_size = max_size
         self.k = cost.shape[1]
         self.sizes = cluster_sizes(labels, self.k)
+        # Slack against rounding, which could otherwise walk round a circle of equal costs for ever.
+        self.slack = 1e-7 * (1e-12 + float(np.abs(cost).max(initial=0.0)))
         self.step = np.full((self.k, self.k), math.inf)
         self.mover = np.full((self.k, self.k), -1, dtype=np.int64)
         for cluster in range(self.k):
             self._refresh(cluster, np.arange(self.k))
 
     def run(self) -> Labels:
+        """Repair the sizes, then take every move that still saves."""
         while True:
             over = self.sizes > self.max_size
             under = self.sizes < self.min_size
             if over.any():
-                path = self._shortest(over, self.sizes < self.max_size)
+                path, _ = self._shortest(over, self.sizes < self.max_size)
             elif under.any():
-                path = self._shortest(self.sizes > self.min_size, under)
+                path, _ = self._shortest(self.sizes > self.min_size, under)
             else:
-                return self.labels
+                path, gain = self._shortest(self.sizes > self.min_size, self.sizes < self.max_size)
+                if not gain < -self.slack * self.k or len(path) < 2:
+                    return self.labels
             self._move(path)
 
-    def _shortest(self, sources: NDArray[np.bool_], targets: NDArray[np.bool_]) -> list[int]:
+    def prices(self, default: Doubles) -> Doubles:
+        """What each cluster's place is worth: least cost of a move from it to one with room."""
+        room = self.sizes < self.max_size
+        if not room.any():
+            return default
+        price: Doubles = np.where(room, 0.0, math.inf)
+        for _ in range(self.k):
+            reached = (price[None, :] + self.step).min(axis=1)
+            better = reached < price - self.slack
+            if not better.any():
+                break
+            price[better] = reached[better]
+        return np.where(np.isfinite(price), price, 0.0)
+
+    def _shortest(
+        self, sources: NDArray[np.bool_], targets: NDArray[np.bool_]
+    ) -> tuple[list[int], float]:
         distance: Doubles = np.where(sources, 0.0, math.inf)
         before = np.full(self.k, -1, dtype=np.int64)
+        columns = np.arange(self.k)
         for _ in range(self.k):
             through = distance[:, None] + self.step
             via = through.argmin(axis=0)
-            reached = through[via, np.arange(self.k)]
-            # The slack stops rounding from walking round a circle of equal costs for ever.
-            better = reached < distance - 1e-9 * (1.0 + np.abs(np.where(sources, 0.0, reached)))
-            better &= ~sources
+            reached = through[via, columns]
+            better = reached < distance - self.slack
             if not better.any():
                 break
             distance[better] = reached[better]
             before[better] = via[better]
-        end = int(np.where(targets & ~sources, distance, math.inf).argmin())
+        ends = np.where(targets, distance, math.inf)
+        end = int(ends.argmin())
         path = [end]
-        while before[path[-1]] >= 0:
+        while before[path[-1]] >= 0 and len(path) <= self.k:
             path.append(int(before[path[-1]]))
-        return path[::-1]
+        return path[::-1], float(ends[end])
 
     def _move(self, path: list[int]) -> None:
         moves = [(int(self.mover[a, b]), a, b) for a, b in pairwise(path)]
@@ -120,24 +230,10 @@ class _Flow:
             self.mover[cluster, columns] = -1
             return
         own = self.cost[rows, cluster].astype(np.float64)[:, None]
-        steps = self.cost[np.ix_(rows, columns)].astype(np.float64) - own
+        steps = self.cost[rows[:, None], columns].astype(np.float64) - own
         best = steps.argmin(axis=0)
         self.step[cluster, columns] = steps[best, np.arange(len(columns))]
         self.mover[cluster, columns] = rows[best]
-
-
-def bounded_kmeans(
-    rows: Floats, labels: Labels, *, min_size: int, max_size: int, rounds: int = 20
-) -> Labels:
-    """Alternate bounded assignment and centres, from a first labelling, until nothing moves."""
-    k = int(labels.max()) + 1
-    for _ in range(rounds):
-        cost = squared_distances(rows, cluster_means(rows, labels, k))
-        fresh = bounded_assignment(cost, min_size=min_size, max_size=max_size)
-        if np.array_equal(fresh, labels):
-            break
-        labels = fresh
-    return labels
 
 
 def fit_bounds(

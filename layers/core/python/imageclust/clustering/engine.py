@@ -18,6 +18,7 @@ from imageclust.clustering.parallel import one_blas_thread
 from imageclust.clustering.quality import measure
 from imageclust.clustering.records import ClusteringResult
 from imageclust.clustering.search import Checkpoint, SearchOutcome, search
+from imageclust.clustering.stability import stability
 from imageclust.errors import InvalidInput
 
 
@@ -73,6 +74,9 @@ def _result(rows: Floats, outcome: SearchOutcome, config: ClusteringConfig) -> C
         sizes = np.array([cluster.size for cluster in story.clusters])
         cohesion = np.array([cluster.cohesion for cluster in story.clusters])
         metrics["cohesion"] = float((sizes * cohesion).sum() / sizes.sum())
+    again = stability(rows, labels, outcome.method, outcome.settings, seed=config.seed)
+    if again is not None:
+        metrics["stability"] = again
     return ClusteringResult(
         labels=labels,
         clusters=story.clusters,

@@ -41,24 +41,28 @@ DENSITY = ("dbscan", "hdbscan")
 
 
 def candidates(
-    shared: SharedWork, window: tuple[int, ...], fixed: bool, config: ClusteringConfig
+    shared: SharedWork,
+    window: tuple[int, ...],
+    feasible: tuple[int, int],
+    config: ClusteringConfig,
 ) -> list[Candidate]:
     """Settings for the configuration's method and mode.
 
     Args:
         shared: work of the rows; the graph is made only where a density method is asked for.
         window: numbers of clusters near the best, rising.
-        fixed: the number of clusters is given; then ``auto`` leaves out the density methods,
-            which find their own.
+        feasible: fewest and most clusters that the bounds allow. When they are equal, ``auto``
+            leaves out the density methods, which find their own number.
         config: the request.
     """
     plan = _PLANS[config.mode]
+    fixed = feasible[0] == feasible[1]
     only = None if config.method == "auto" else config.method
     lists: list[list[Candidate]] = []
     # A method that stands alone gets the whole effort of the mode.
     share = 1 if only is None else 2
     if only in (None, "kmeans"):
-        ks = _numbers(window, plan.kmeans * share, fixed, len(shared.rows))
+        ks = _numbers(window, plan.kmeans * share, feasible)
         lists.append(
             [
                 Candidate("kmeans", {"clusters": k} | ({"restart": r} if r else {}), k)
@@ -67,10 +71,10 @@ def candidates(
             ]
         )
     if only in (None, "ward"):
-        ks = _numbers(window, plan.ward * share, fixed, len(shared.rows))
+        ks = _numbers(window, plan.ward * share, feasible)
         lists.append([Candidate("ward", {"clusters": k}, k) for k in ks])
     if only in (None, "gmm"):
-        ks = _numbers(window, plan.gmm * share, fixed, len(shared.rows))
+        ks = _numbers(window, plan.gmm * share, feasible)
         lists.append(
             [
                 Candidate("gmm", {"clusters": k, "columns": columns}, k)
@@ -86,13 +90,15 @@ def candidates(
     return [candidate for candidate in turns if candidate is not None]
 
 
-def _numbers(window: tuple[int, ...], count: int, fixed: bool, n: int) -> list[int]:
+def _numbers(window: tuple[int, ...], count: int, feasible: tuple[int, int]) -> list[int]:
     """``count`` numbers of clusters, middle of the window first, spilling over its ends."""
-    if fixed or len(window) == 0:
-        return [window[0]]
+    least, most = feasible
+    if least == most:
+        return [least]
     low, high = window[0], window[-1]
-    while high - low + 1 < count and (low > 2 or high < n):
-        low, high = max(low - 1, 2), min(high + max(1, high // 8), n)
+    least = max(least, min(2, most))
+    while high - low + 1 < count and (low > least or high < most):
+        low, high = max(low - 1, least), min(high + max(1, high // 8), most)
     spread = np.unique(np.round(np.geomspace(low, max(high, low), count)).astype(int))
     if len(spread) < count:
         # Rounding met itself: fill with the numbers that were stepped over.

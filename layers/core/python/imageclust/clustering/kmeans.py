@@ -15,6 +15,7 @@ from imageclust.clustering.geometry import (
     Labels,
     blocks,
     cluster_sums,
+    squared_distances,
 )
 from imageclust.clustering.parallel import in_parallel
 
@@ -22,6 +23,7 @@ _CHEAP_COLUMNS = 48
 _SEED_SAMPLE = 12_000
 _TINY_GAIN = 1e-6
 _TILE = 4096
+_SWAP_TURNS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +37,12 @@ class KMeansFit:
 
 @dataclass(frozen=True)
 class KMeansEffort:
-    """How hard to try: restarts in cheap columns, then Lloyd rounds in full."""
+    """How hard to try: restarts and swaps in cheap columns, then Lloyd rounds in full."""
 
-    restarts: int = 4
-    cheap_rounds: int = 25
-    full_rounds: int = 50
+    restarts: int = 2
+    swaps: int = 60
+    cheap_rounds: int = 30
+    full_rounds: int = 30
 
 
 def kmeans(
@@ -65,7 +68,11 @@ def kmeans(
     best: KMeansFit | None = None
     for _ in range(effort.restarts):
         seeds = seed_centres(sample, k, rng=rng)
-        fit = lloyd(sample, seeds, rounds=effort.cheap_rounds)
+        fit = lloyd(sample, seeds, rounds=3)
+        for _ in range(_SWAP_TURNS if effort.swaps and k > 1 else 0):
+            swapped = swap_centres(sample, fit.centres, effort.swaps // _SWAP_TURNS, rng=rng)
+            fit = lloyd(sample, swapped, rounds=4)
+        fit = lloyd(sample, fit.centres, rounds=effort.cheap_rounds)
         if best is None or fit.inertia < best.inertia:
             best = fit
     if best is None:
@@ -99,6 +106,51 @@ def seed_centres(rows: Floats, k: int, *, rng: np.random.Generator) -> Floats:
         closest = distances[winner]
         chosen.append(int(min(picks[winner], n - 1)))
     return rows[chosen].copy()
+
+
+def swap_centres(rows: Floats, centres: Floats, steps: int, *, rng: np.random.Generator) -> Floats:
+    """Local search: a row drawn by its squared distance replaces the centre that it can best spare.
+
+    Source: Lattanzi & Sohler 2019, LS++. A swap is kept only when it lowers the inertia.
+    """
+    centres = centres.copy()
+    k = len(centres)
+    half = 0.5 * np.einsum("ij,ij->i", rows, rows)
+    distances = squared_distances(rows, centres)
+    at = np.arange(len(rows))
+    label = distances.argmin(axis=1)
+    nearest = distances[at, label]
+    second = _second(distances, label, nearest)
+    current = float(nearest.sum(dtype=np.float64))
+    for _ in range(steps):
+        weights = np.cumsum(nearest, dtype=np.float64)
+        if weights[-1] <= 0:
+            break
+        pick = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+        pick = min(pick, len(rows) - 1)
+        offered = _squared_to(rows, half, np.array([pick]))[0]
+        kept = np.minimum(nearest, offered)
+        loss = np.bincount(label, np.minimum(second, offered) - kept, minlength=k)
+        spared = int(loss.argmin())
+        cost = float(kept.sum(dtype=np.float64)) + float(loss[spared])
+        if cost >= current:
+            continue
+        centres[spared] = rows[pick]
+        distances[:, spared] = offered
+        label = distances.argmin(axis=1)
+        nearest = distances[at, label]
+        second = _second(distances, label, nearest)
+        current = cost
+    return centres
+
+
+def _second(distances: Floats, label: NDArray[np.intp], nearest: Floats) -> Floats:
+    """(n,) squared distance to the second nearest centre."""
+    at = np.arange(len(label))
+    distances[at, label] = np.inf
+    second: Floats = distances.min(axis=1)
+    distances[at, label] = nearest
+    return second
 
 
 def lloyd(rows: Floats, centres: Floats, *, rounds: int) -> KMeansFit:

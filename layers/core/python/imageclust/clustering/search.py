@@ -98,7 +98,7 @@ class _Search:
         choice = _choose(self.shared, low, high, self.config)
         progress(0.1)
         fixed = low == high
-        todo = candidates(self.shared, choice.window, fixed, self.config)
+        todo = candidates(self.shared, choice.window, self.feasible, self.config)
         done = 0
         for candidate in todo:
             if self.entries and self._late():
@@ -247,7 +247,8 @@ def _one_group(rows: Floats, config: ClusteringConfig, clusters: tuple[int, int]
         min_size=config.min_size or 1,
         max_size=config.max_size or len(rows),
     )
-    return SearchOutcome(labels, _plain_method(config), {"clusters": int(labels.max()) + 1})
+    settings = {"clusters": int(labels.max()) + 1, "fallback": "nothing to tell apart"}
+    return SearchOutcome(labels, _plain_method(config), settings)
 
 
 def _plain_method(config: ClusteringConfig) -> str:
