@@ -20,10 +20,14 @@ _STAGES = {
 
 
 class Progress:
-    """Draws bars from the workflow's events. Distributed Maps count images, other states one."""
+    """Draws bars from the workflow's events. Distributed Maps count images, other states one.
+
+    Where nobody watches (a file, a pipe) each stage is one line when it ends.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._watched = stream.isatty()
         self._bars: dict[str, tqdm[Never]] = {}
 
     def __enter__(self) -> Self:
@@ -42,6 +46,10 @@ class Progress:
         """Take one event; only the stages that people wait for are drawn."""
         stage = _STAGES.get(event.state)
         if stage is None or event.child is not None:
+            return
+        if not self._watched:
+            if event.kind == "exited":
+                print(f"{stage:<9} {event.seconds:.1f} s", file=self._stream)
             return
         if event.kind == "entered" and stage not in self._bars:
             bar: tqdm[Never] = tqdm(
