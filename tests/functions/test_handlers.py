@@ -1,0 +1,143 @@
+"""Every state's handler over real local services answers in the shape of its contract."""
+
+import importlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imageclust import keys
+from imageclust.errors import InvalidInput
+from imageclust.models import RunConfig
+from imageclust.steps import start_run as runs
+from imageclust.steps.ingest import create_collection
+from imageclust.wiring import Services
+
+from local.workflows import workflow_file
+
+CONTRACTS = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted((workflow_file().parent / "contracts").glob("*.json"))
+}
+CONFIG = {"embedder": "builtin", "clusters": 3}
+
+
+def call(state: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Call the handler of a state; what it gets and gives must be spelled as in the contract."""
+    contract = CONTRACTS[state]
+    assert set(payload) == set(contract["input"]), state
+    module = importlib.import_module(f"functions.{contract['function']}")
+    answer: dict[str, Any] = module.handler(json.loads(json.dumps(payload)), None)
+    assert set(json.loads(json.dumps(answer))) == set(contract["output"]), state
+    return answer
+
+
+@pytest.fixture
+def request_of_a_run(
+    services: Services, make_photos: Callable[..., Path], tmp_path: Path
+) -> dict[str, Any]:
+    """A run's item and claim as start_run leaves them, with the execution still to come."""
+    photos = make_photos(families=3, each=5)
+    (tmp_path / "home" / "uploads" / "rooms").symlink_to(photos)
+    create_collection(services, "rooms", now=datetime.now(UTC))
+    run_id = runs.run_id_for("rooms", datetime.now(UTC), "test")
+    request = {
+        "run_id": run_id,
+        "collection": "rooms",
+        "config": RunConfig.from_json(CONFIG).to_json(),
+        "trigger": "api",
+    }
+    services.table.put(
+        {
+            "pk": keys.collection_pk("rooms"),
+            "sk": keys.run_sk(run_id),
+            "state": "RUNNING",
+            **request,
+        }
+    )
+    return request
+
+
+def items_of(services: Services, address: dict[str, str]) -> list[Any]:
+    data = services.store.read(keys.join_uri(address["bucket"], address["key"]))
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def test_the_states_one_after_the_other(
+    services: Services, request_of_a_run: dict[str, Any]
+) -> None:
+    request = request_of_a_run
+    base = {name: request[name] for name in ("run_id", "collection", "config")}
+    plan = call("PlanRun", request)
+    assert plan["images"] == {"seen": 15, "distinct": 15, "to_embed": 15, "to_label": 0}
+    batch = {
+        "run_id": request["run_id"],
+        "collection": "rooms",
+        "model": plan["embed"]["model"],
+        "labeler": plan["embed"]["labeler"],
+    }
+    items = items_of(services, plan["embed"]["manifest"])
+    done = call("Embed", {"BatchInput": batch, "Items": items})
+    assert done["embedded"] == 15
+    again = call("Embed", {"BatchInput": batch, "Items": items})
+    assert again["reused"] == 15
+    clusters = call("ClusterImages", {**base, "plan": plan})
+    assert clusters["clusters"] == 3
+    assert call("ClusterImages", {**base, "plan": plan}) == clusters
+    names = call("DescribeClusters", {**base, "clusters": clusters})
+    assert call("DescribeClusters", {**base, "clusters": clusters}) == names
+    told = {**base, "plan": plan, "clusters": clusters, "names": names, "seconds": {"PlanRun": 1.0}}
+    published = call("PublishRun", told)
+    assert published["counts"]["clustered"] == 15
+    assert call("PublishRun", told) == published, "a repeat after a crash publishes the same"
+
+
+def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) -> None:
+    request = request_of_a_run
+    base = {name: request[name] for name in ("run_id", "collection", "config")}
+    plan = call("PlanRun", request)
+    batch = {"run_id": request["run_id"], "collection": "rooms", "labeler": ""}
+    batch["model"] = plan["embed"]["model"]
+    call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
+    clusters = call("ClusterImages", {**base, "plan": plan})
+    job = call("DescribeInBatch", {**base, "clusters": clusters, "token": "a-token"})
+    waiting = services.table.get(keys.TOKENS_PK, job["job"])
+    assert waiting is not None
+    assert waiting["token"] == "a-token"
+    names = call("CollectDescriptions", {**base, "clusters": clusters})
+    assert names["described"] == 3
+
+
+def test_a_failure_is_stored_with_advice(
+    services: Services, request_of_a_run: dict[str, Any]
+) -> None:
+    request = request_of_a_run
+    failure = CONTRACTS["RecordFailure"]["input"]["failure"]
+    told = {"run_id": request["run_id"], "collection": "rooms", "failure": failure}
+    answer = call("RecordFailure", {**told, "seconds": {"PlanRun": 1.0}})
+    assert answer["state"] == "INVALID"
+    item = services.table.get(keys.collection_pk("rooms"), keys.run_sk(request["run_id"]))
+    assert item is not None
+    assert item["failure"]["state"] == "ClusterImages"
+    assert item["failure"]["cause"] == "123 images, but 3 clusters of at least 50 need 150"
+    assert item["failure"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": {"clusters": "many"}}, "clusters must be a whole number"),
+        ({"config": {"klusters": 3}}, "unknown setting 'klusters'"),
+        ({"collection": "No Such Name"}, "cannot name a collection"),
+    ],
+)
+def test_an_execution_with_bad_input_says_what_is_wrong(
+    services: Services, changes: dict[str, Any], said: str
+) -> None:
+    from functions import plan_run
+
+    request = {"run_id": "r", "collection": "rooms", "config": {}, **changes}
+    with pytest.raises(InvalidInput, match=said):
+        plan_run.handler(request, None)
