@@ -256,7 +256,8 @@ class ClusterBrief:
 
     ``labels`` are (name, share of the cluster's members that carry it in [0, 1], lift against the
     other clusters), most telling first. ``attributes`` are visual facts in words (dominant colour,
-    brightness, texture). ``exemplars`` are thumbnail URIs, for models that see.
+    brightness, texture). ``exemplars`` are thumbnail URIs, for models that see. ``parents`` says
+    of each label what it is a kind of, nearest first; labels without parents are left out.
     """
 
     cluster_id: str
@@ -264,6 +265,7 @@ class ClusterBrief:
     labels: tuple[tuple[str, float, float], ...] = ()
     attributes: tuple[tuple[str, float, float], ...] = ()
     exemplars: tuple[str, ...] = ()
+    parents: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def to_json(self) -> JSON:
         return dataclasses.asdict(self)
@@ -279,6 +281,7 @@ class ClusterBrief:
             labels=facts("labels"),
             attributes=facts("attributes"),
             exemplars=tuple(data.get("exemplars", ())),
+            parents=tuple((str(n), tuple(map(str, above))) for n, above in data.get("parents", ())),
         )
 
 
