@@ -13,18 +13,19 @@ from scipy import sparse
 from imageclust.errors import InvalidInput
 from imageclust.labels.record import Label
 
-# Measured: MobileNetV2 features and labels, k-means at true k, mean NMI over five labelled sets;
-# benchmarks/README.md has the table. From .15 on, what the classifier gets wrong costs more than
-# its labels add.
-DEFAULT_WEIGHT = 0.05
+# Measured: MobileNetV2 features and labels, k-means at true k, NMI over five labelled sets
+# (benchmarks/README.md). Labels of the network that made the vectors add little to them; from .1
+# on, what the classifier gets wrong costs more.
+DEFAULT_WEIGHT = 0.03
 MAX_LABEL_DIMENSIONS = 64
 
 
 def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
     """Labels as a sparse matrix (n, vocabulary) float32 with rows of length 1.
 
-    A value is the label's confidence (0 to 1) times its inverse frequency, log((1+n) / (1+images
-    that have it)): what every picture shows tells nothing. A parent counts as a label with at
+    A value is the square root of the label's confidence (0 to 1) times its inverse frequency,
+    log((1+n) / (1+images that have it)): what every picture shows tells nothing. The root keeps
+    one sure label from drowning the rest; it measured better. A parent counts as a label with at
     least the confidence of its child, so "Beagle" and "Poodle" are near through "Dog". Columns are
     the names in alphabetical order; an image without labels has an empty row.
     """
@@ -33,10 +34,10 @@ def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
     column = {name: place for place, name in enumerate(names)}
     starts = np.cumsum([0, *(len(row) for row in rows)])
     places = np.array([column[name] for row in rows for name in row], np.int32)
-    values = np.array([share for row in rows for share in row.values()], np.float64)
+    values = np.sqrt([share for row in rows for share in row.values()], dtype=np.float64)
     block = sparse.csr_matrix((values, places, starts), shape=(len(rows), len(names)))
     frequency = np.bincount(places, minlength=len(names))
-    block = block @ sparse.diags(np.log((1 + len(rows)) / (1 + frequency)))
+    block = block @ sparse.diags(np.sqrt(np.log((1 + len(rows)) / (1 + frequency))))
     block.eliminate_zeros()
     length = np.sqrt(np.asarray(block.multiply(block).sum(axis=1)).ravel())
     block = sparse.diags(1 / np.where(length > 0, length, 1)) @ block
