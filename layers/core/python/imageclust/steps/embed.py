@@ -8,18 +8,23 @@ like.
 import io
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclust import keys
 from imageclust.errors import RejectedImage
-from imageclust.images import Processed
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Key
-from imageclust.steps.pictures import process_images, store_labels
+from imageclust.steps.pictures import failure_as_rejection, process_images, store_labels
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:  # a cold function starts before it needs a codec or a model
+    from imageclust.embedding import Embedder
+    from imageclust.images import Processed
+
+_PLAIN = np.full((320, 320, 3), 128, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,22 @@ class EmbedBatch:
     """Input of one Embed call, as the Distributed Map's ItemBatcher forms it.
 
     ``model`` is ``embedder/preprocess`` as the plan froze it. ``labeler`` names the labeler whose
-    labels come from the same inference, if there is one.
+    labels come from the same inference, if there is one. ``failed`` is set when these images,
+    one at a time, took the function down: they are to be recorded, not tried again.
     """
 
     run_id: str
     model: str
     images: tuple[ImageRef, ...]
     labeler: str = ""
+    failed: RejectedImage | None = None
 
     @classmethod
     def from_json(cls, data: JSON) -> "EmbedBatch":
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
-        return cls(batch["run_id"], batch["model"], images, batch.get("labeler", ""))
+        failed = failure_as_rejection(data["failed"]) if "failed" in data else None
+        return cls(batch["run_id"], batch["model"], images, batch.get("labeler", ""), failed)
 
 
 def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
@@ -57,9 +65,13 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
     ]
     if not images:
         return {"shard": "", "embedded": 0, "rejected": 0, "reused": len(batch.images)}
+    if batch.failed:
+        _record_failed(services, embedder, batch, images)
+        reused = len(batch.images) - len(images)
+        return {"shard": "", "embedded": 0, "rejected": len(images), "reused": reused}
 
     processed = process_images(services, images, min_side=embedder.min_side)
-    good = [item for item in processed if isinstance(item, Processed)]
+    good = [item for item in processed if not isinstance(item, RejectedImage)]
     pixels = [item.pixels for item in good]
     joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
     if joint is None:
@@ -107,7 +119,31 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
     }
 
 
-def facts_of(item: Processed) -> JSON:
+def _record_failed(
+    services: Services, embedder: "Embedder", batch: EmbedBatch, images: list[ImageRef]
+) -> None:
+    """Reject images that took the function down, once the function has shown that it works.
+
+    A function without enough memory for its model crashes on every image. It crashes on a plain
+    picture too, so nothing is blamed on the images and the run fails.
+    """
+    embedder.embed([_PLAIN])
+    assert batch.failed is not None  # noqa: S101 - the caller looked
+    name, _, preprocess = batch.model.partition("/")
+    joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
+    if joint is not None:
+        store_labels(services, joint.labeler, images, [batch.failed] * len(images), [])
+    services.table.put_many(
+        {
+            "pk": keys.vector_pk(embedder.key, image.image_id),
+            "sk": keys.POINTER_SK,
+            "rejected": {"kind": batch.failed.kind, "reason": batch.failed.reason},
+        }
+        for image in images
+    )
+
+
+def facts_of(item: "Processed") -> JSON:
     """What a sidecar keeps of a decoded image beside its vector."""
     return {
         "width": item.width,

@@ -2,26 +2,33 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from imageclust import keys
 from imageclust.errors import RejectedImage
 from imageclust.models import JSON, ImageRef
-from imageclust.steps.pictures import process_images, store_labels
+from imageclust.steps.pictures import failure_as_rejection, process_images, store_labels
 from imageclust.wiring import Services
 
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Input of one Label call, as the Distributed Map's ItemBatcher forms it."""
+    """Input of one Label call, as the Distributed Map's ItemBatcher forms it.
+
+    ``failed`` is set when these images, one at a time, took the function down.
+    """
 
     run_id: str
     model: str
     images: tuple[ImageRef, ...]
+    failed: RejectedImage | None = None
 
     @classmethod
     def from_json(cls, data: JSON) -> "LabelBatch":
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
-        return cls(run_id=batch["run_id"], model=batch["model"], images=images)
+        failed = failure_as_rejection(data["failed"]) if "failed" in data else None
+        return cls(run_id=batch["run_id"], model=batch["model"], images=images, failed=failed)
 
 
 def label_batch(services: Services, batch: LabelBatch) -> JSON:
@@ -44,6 +51,11 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
     if not images:
         return {"shard": "", "labelled": 0, "failed": 0, "reused": len(batch.images)}
 
+    if batch.failed:
+        # As in Embed: a function that cannot work at all must not blame the images.
+        labeler.label([np.full((320, 320, 3), 128, dtype=np.uint8)])
+        done = store_labels(services, labeler.key, images, [batch.failed] * len(images), [])
+        return {**done, "reused": len(batch.images) - len(images)}
     processed = process_images(services, images, min_side=labeler.min_side)
     pixels = [item.pixels for item in processed if not isinstance(item, RejectedImage)]
     done = store_labels(services, labeler.key, images, processed, labeler.label(pixels))

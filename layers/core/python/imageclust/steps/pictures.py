@@ -1,20 +1,23 @@
 """What Embed and Label share: a batch of files to pictures, and answers to a shard of labels."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.errors import InvalidInput, Permanent, RejectedImage
-from imageclust.images import Processed
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Labelled
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:  # a cold function starts before it needs a codec
+    from imageclust.images import Processed
 
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
 
 
 def process_images(
     services: Services, images: Sequence[ImageRef], *, min_side: int
-) -> list[Processed | RejectedImage]:
+) -> "list[Processed | RejectedImage]":
     """Read and decode each image once; a failure stands in its place.
 
     Files are read a few at a time, so that a batch of huge ones does not fill the memory.
@@ -29,9 +32,22 @@ def process_images(
     return answers
 
 
+def failure_as_rejection(failed: JSON) -> RejectedImage:
+    """What the workflow saw of an image that took its function down, as the image's rejection.
+
+    ``failed`` holds the ``error`` name and the ``cause`` as Step Functions reports them. A time-out
+    of the function may come as ``Lambda.Unknown``; its cause says so.
+    """
+    error, cause = failed["error"], failed["cause"]
+    late = error in ("States.Timeout", "Sandbox.Timedout") or "timed out" in cause
+    if late:
+        return RejectedImage("timeout", "Decoding took too long; the file may be damaged.")
+    return RejectedImage("crashed", "The decoder crashed on this file; it is damaged or too large.")
+
+
 def _process(
     services: Services, images: Sequence[ImageRef], min_side: int
-) -> list[Processed | RejectedImage]:
+) -> "list[Processed | RejectedImage]":
     contents: list[bytes | RejectedImage] = []
     for image in images:
         try:
@@ -47,7 +63,7 @@ def store_labels(
     services: Services,
     labeler: str,
     images: Sequence[ImageRef],
-    processed: Sequence[Processed | RejectedImage],
+    processed: "Sequence[Processed | RejectedImage]",
     answers: Sequence[Labelled],
 ) -> JSON:
     """Write one shard of labels and the pointers to it; returns its name and counts.
