@@ -71,6 +71,10 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--embedder", metavar="KEY", help="see 'imageclust models list'")
     run.add_argument("--preprocess", metavar="NAME", help="center_crop, resize, letterbox, …")
     run.add_argument("--labels", choices=["full", "exemplars", "off"], help="which images to label")
+    run.add_argument("--label-weight", type=float, metavar="W",
+                     help="say of the labels beside the vectors, 0 (none) to 1")  # fmt: skip
+    run.add_argument("--duplicates", choices=["exact", "confirmed"],
+                     help="only equal files, or also pictures confirmed as copies")  # fmt: skip
     run.add_argument("--method", metavar="M", choices=get_args(Method),
                      help=", ".join(get_args(Method)))  # fmt: skip
     run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
@@ -87,8 +91,8 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 _CONFIGURED = (
-    "embedder", "preprocess", "labels", "method", "min_size", "max_size", "clusters",
-    "target_size", "mode", "outliers", "sample", "seed",
+    "embedder", "preprocess", "labels", "label_weight", "duplicates", "method", "min_size",
+    "max_size", "clusters", "target_size", "mode", "outliers", "sample", "seed",
 )  # fmt: skip
 
 
