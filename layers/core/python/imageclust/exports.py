@@ -1,61 +1,67 @@
-"""What people download of a run: tables, records, vectors and a gallery that needs no server."""
+"""What people download of a run: tables, records, vectors and a gallery that needs no server.
 
-import csv
+====================================  ===========================================================
+``assignments.csv``                   one row for every file seen
+``clusters.json``                     the clusters with their names
+``run.json``                          configuration, counts, seconds, models, metrics, versions
+``images.jsonl``, ``embeddings.npy``  the distinct images and their vectors, in one order
+``search/summary.json``               the search: settings tried, the best ten, what failed
+``search/rank_NN_METHOD/``            one of the best ten: ``clustering_info.json``,
+                                      ``clustering_summary.json`` and, where its labels were kept,
+                                      ``cluster_labels.npy`` (the rows of ``images.jsonl``)
+``index.html``                        the gallery; thumbnails lie in ``thumbnails/ID.webp``
+====================================  ===========================================================
+
+The same export gives the same bytes.
+"""
+
 import io
 import json
-from dataclasses import dataclass
-from functools import cache
+import math
+import re
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from imageclust.labels import Label
+from imageclust.gallery import Export, render_gallery
 from imageclust.models import JSON, Outcome, to_json_lines
+
+__all__ = ["ASSIGNMENT_COLUMNS", "Export", "export_files"]
 
 ASSIGNMENT_COLUMNS = (
     "path", "image_id", "status", "cluster_id", "rank", "duplicate_of", "reason",
 )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Export:
-    """Everything a run found. ``vectors`` ``(n, d)`` float32 has the rows of ``image_ids``."""
-
-    record: JSON
-    outcomes: tuple[Outcome, ...]
-    clusters: tuple[JSON, ...]
-    result: JSON
-    image_ids: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    facts: dict[str, JSON]
-    labels: dict[str, tuple[Label, ...]]
-    places: dict[str, JSON]
+_TOP = 10
+_CSV_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def export_files(export: Export) -> dict[str, tuple[bytes, str]]:
     """File name → (content, content type). Thumbnails are linked as ``thumbnails/ID.webp``."""
-    vectors = io.BytesIO()
-    np.save(vectors, export.vectors, allow_pickle=False)
     return {
         "assignments.csv": (_assignments(export.outcomes), "text/csv; charset=utf-8"),
         "clusters.json": (_pretty(_clusters(export)), "application/json"),
         "run.json": (_pretty(export.record), "application/json"),
         "images.jsonl": (to_json_lines(_images(export)), "application/jsonl"),
-        "embeddings.npy": (vectors.getvalue(), "application/octet-stream"),
+        "embeddings.npy": (_npy(export.vectors), "application/octet-stream"),
+        **_search_files(export),
         "index.html": (render_gallery(export), "text/html; charset=utf-8"),
     }
 
 
 def _assignments(outcomes: tuple[Outcome, ...]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(ASSIGNMENT_COLUMNS)
+    lines = [",".join(ASSIGNMENT_COLUMNS)]
     for outcome in outcomes:
         row = outcome.to_json()
-        writer.writerow("" if row[name] is None else row[name] for name in ASSIGNMENT_COLUMNS)
-    return text.getvalue().encode(errors="surrogateescape")
+        lines.append(",".join(_csv_field(row[name]) for name in ASSIGNMENT_COLUMNS))
+    return ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+
+
+def _csv_field(value: object) -> str:
+    """A field as RFC 4180 has it. The csv module of Python 3.11 leaves a lone CR unquoted."""
+    text = "" if value is None else str(value)
+    return '"' + text.replace('"', '""') + '"' if _CSV_SPECIAL.search(text) else text
 
 
 def _clusters(export: Export) -> list[JSON]:
@@ -93,34 +99,94 @@ def _images(export: Export) -> list[JSON]:
     return rows
 
 
+def _search_files(export: Export) -> dict[str, tuple[bytes, str]]:
+    """The report of the search, a folder for each of its best settings."""
+    result = export.result
+    entries = result.get("search") or []
+    if not entries:
+        return {}
+    found = [entry for entry in entries if not entry.get("error")][:_TOP]
+    files: dict[str, tuple[bytes, str]] = {}
+    ranked = []
+    for place, entry in enumerate(found):
+        folder = f"rank_{place + 1:02d}_{re.sub(r'[^a-z0-9]+', '_', entry['method'].lower())}"
+        won = (entry["method"], entry["settings"]) == (result["method"], result["settings"])
+        labels = _labels_of(export, place, won=won)
+        info = {
+            "rank": place + 1,
+            "method": entry["method"],
+            "settings": entry["settings"],
+            "clusters": entry["clusters"],
+            "metrics": entry["metrics"],
+            "chosen": won,
+        }
+        ranked.append({"folder": folder, **info})
+        files[f"search/{folder}/clustering_info.json"] = (_pretty(info), "application/json")
+        files[f"search/{folder}/clustering_summary.json"] = (
+            _pretty(_setting_summary(entry, len(export.image_ids), labels)),
+            "application/json",
+        )
+        if labels is not None:
+            files[f"search/{folder}/cluster_labels.npy"] = (
+                _npy(labels),
+                "application/octet-stream",
+            )
+    summary = {
+        "images": len(export.image_ids),
+        "tried": result.get("tried", len(entries)),
+        "skipped": result.get("skipped", 0),
+        "best": ranked,
+        "failed": [entry for entry in entries if entry.get("error")],
+        "curves": result.get("curves") or {},
+    }
+    files["search/summary.json"] = (_pretty(summary), "application/json")
+    return files
+
+
+def _labels_of(export: Export, place: int, *, won: bool) -> NDArray[np.int32] | None:
+    """Labels of the setting at ``place``; those of the setting that won are the result's own."""
+    if export.search_labels is not None and place < len(export.search_labels):
+        return np.ascontiguousarray(export.search_labels[place], dtype=np.int32)
+    return np.asarray(export.result["labels"], dtype=np.int32) if won else None
+
+
+def _setting_summary(entry: JSON, images: int, labels: NDArray[np.int32] | None) -> JSON:
+    metrics = entry["metrics"]
+    outliers = round(metrics.get("noise_share", 0.0) * images)
+    summary: JSON = {
+        "images": images,
+        "clusters": entry["clusters"],
+        "clustered": images - outliers,
+        "outliers": outliers,
+        "composite": metrics.get("composite"),
+        "silhouette": metrics.get("silhouette"),
+        "balance": metrics.get("balance"),
+        "noise_share": metrics.get("noise_share"),
+    }
+    if labels is not None:
+        numbers, sizes = np.unique(labels[labels >= 0], return_counts=True)
+        summary["clustered"] = int(sizes.sum())
+        summary["outliers"] = len(labels) - int(sizes.sum())
+        summary["sizes"] = {
+            str(number): int(size) for number, size in zip(numbers, sizes, strict=True)
+        }
+    return summary
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array, allow_pickle=False)
+    return data.getvalue()
+
+
 def _pretty(value: Any) -> bytes:
-    return json.dumps(value, indent=2).encode() + b"\n"
+    return json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n"
 
 
-@cache
-def _templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("imageclust", "gallery"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def render_gallery(export: Export) -> bytes:
-    """One HTML page with every cluster; file names and labels are escaped, no script runs."""
-    by_cluster: dict[str, list[Outcome]] = {}
-    others: dict[str, list[Outcome]] = {"outlier": [], "duplicate": [], "rejected": []}
-    for outcome in export.outcomes:
-        if outcome.status == "clustered":
-            by_cluster.setdefault(outcome.cluster_id, []).append(outcome)
-        else:
-            others[outcome.status].append(outcome)
-    for members in by_cluster.values():
-        members.sort(key=lambda outcome: outcome.rank or 0)
-    page = _templates().get_template("index.html.j2")
-    text = page.render(
-        record=export.record, clusters=export.clusters, members=by_cluster, others=others
-    )
-    return text.encode(errors="replace")
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
