@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imageclust.clustering.geometry import Floats, Rows
+from imageclust.clustering.geometry import Floats, Rows, blocks
 from imageclust.clustering.kmeans import lloyd
 from imageclust.clustering.parallel import in_parallel
 
 _TILE = 2048
 _ROUNDING = 2e-6
+PEAK_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +28,15 @@ class NeighbourGraph:
         indices: (n, k) int32, nearest first.
         distances: (n, k) float32 cosine distances, rising.
         order: (n,) a permutation that puts similar rows side by side.
+        peaks: (b, b) float32, the highest inner product between two blocks of 64 rows of that
+            order; with it, later sweeps skip what is far apart.
     """
 
     rows: Floats
     indices: NDArray[np.int32]
     distances: Floats
     order: Rows
+    peaks: Floats
 
     def core_distances(self, neighbours: int) -> Floats:
         """(n,) cosine distance to the ``neighbours``-th nearest other row; 0 for none."""
@@ -54,12 +58,13 @@ def neighbour_graph(rows: Floats, k: int, *, cheap: Floats, seed: int = 0) -> Ne
     k = min(k, n - 1)
     order = _coarse_order(cheap, seed)
     sorted_rows = np.ascontiguousarray(rows[order])
-    indices, scores = _Sweep(sorted_rows, k).run()
+    sweep = _Sweep(sorted_rows, k)
+    indices, scores = sweep.run()
     graph_indices = np.empty((n, k), dtype=np.int32)
     graph_distances = np.empty((n, k), dtype=np.float32)
     graph_indices[order] = order[indices]
     graph_distances[order] = np.maximum(1.0 - scores, 0.0)
-    return NeighbourGraph(rows, graph_indices, graph_distances, order)
+    return NeighbourGraph(rows, graph_indices, graph_distances, order, sweep.peaks)
 
 
 def _coarse_order(cheap: Floats, seed: int) -> Rows:
@@ -76,24 +81,9 @@ def _coarse_order(cheap: Floats, seed: int) -> Rows:
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], Floats]
 
 
-def pairs_above(
-    left: Floats, right: Floats, floor: Floats, other_floor: Floats | None = None
-) -> Hits:
-    """Pairs (row, column, inner product) that reach a floor.
-
-    Args:
-        left: (r, d) float32.
-        right: (c, d) float32.
-        floor: one a row as (r, 1), or one a column as (1, c).
-        other_floor: a second floor; reaching either is enough.
-    """
-    scores = left @ right.T
-    mask = scores >= floor
-    if other_floor is not None:
-        mask |= scores >= other_floor
-    hits = np.flatnonzero(mask)
-    row, column = np.divmod(hits, scores.shape[1])
-    return row, column, scores.ravel()[hits]
+def block_starts(n: int) -> Rows:
+    """First rows of the blocks of 64."""
+    return np.arange(0, n, PEAK_BLOCK)
 
 
 class _Sweep:
@@ -105,6 +95,8 @@ class _Sweep:
         self.k = k
         self.tiles = [slice(s, min(s + _TILE, self.n)) for s in range(0, self.n, _TILE)]
         self.floor = np.full(self.n, -np.inf, dtype=np.float32)
+        count = len(block_starts(self.n))
+        self.peaks = np.empty((count, count), dtype=np.float32)
 
     def run(self) -> tuple[NDArray[np.int32], Floats]:
         in_parallel(self._first_floor, self.tiles)
@@ -139,12 +131,14 @@ class _Sweep:
         """What a pair of tiles gives to the rows of the first, and of the second."""
         tile, other = (self.tiles[number] for number in pair)
         floor, other_floor = self.floor[tile], self.floor[other]
-        row, column, score = pairs_above(
-            self.rows[tile],
-            self.rows[other],
-            floor[:, None],
-            None if tile == other else other_floor[None, :],
-        )
+        scores = self.rows[tile] @ self.rows[other].T
+        self._keep_peaks(pair, scores)
+        mask = scores >= floor[:, None]
+        if tile != other:
+            mask |= scores >= other_floor
+        hits = np.flatnonzero(mask)
+        row, column = np.divmod(hits, scores.shape[1])
+        score = scores.ravel()[hits]
         if tile == other:
             apart = row != column
             mine = (row[apart], column[apart] + other.start, score[apart])
@@ -154,6 +148,14 @@ class _Sweep:
             (row[here], column[here] + other.start, score[here]),
             (column[there], row[there] + tile.start, score[there]),
         )
+
+    def _keep_peaks(self, pair: tuple[int, int], scores: Floats) -> None:
+        # A tile is a whole number of blocks, but for the last.
+        down = np.stack([scores[part].max(axis=0) for part in blocks(len(scores), PEAK_BLOCK)])
+        peaks = np.maximum.reduceat(down, block_starts(scores.shape[1]), axis=1)
+        a, b = (number * (_TILE // PEAK_BLOCK) for number in pair)
+        self.peaks[a : a + peaks.shape[0], b : b + peaks.shape[1]] = peaks
+        self.peaks[b : b + peaks.shape[1], a : a + peaks.shape[0]] = peaks.T
 
     def _best(self, tile: slice, found: list[Hits]) -> tuple[NDArray[np.int32], Floats]:
         row, column, score = (np.concatenate(part) for part in zip(*found, strict=True))

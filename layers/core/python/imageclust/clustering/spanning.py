@@ -8,10 +8,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from imageclust.clustering.geometry import Floats, Labels, Rows
-from imageclust.clustering.neighbours import NeighbourGraph, pairs_above
+from imageclust.clustering.neighbours import PEAK_BLOCK, NeighbourGraph, block_starts
 from imageclust.clustering.parallel import in_parallel
 
-_TILE = 2048
 _ROUNDING = 2e-6
 
 
@@ -65,7 +64,7 @@ def spanning_tree(graph: NeighbourGraph, neighbours: int) -> SpanningTree:
     if component.max(initial=0) > 0:
         links = _sorted_edges(
             _known_links(graph, core, component, edges),
-            *_between(graph, core, component, edges, radius),
+            *_between(graph, core, component, edges),
         )
         chosen = _sorted_edges(chosen, links.take(_kruskal(component, links)))
     return SpanningTree(chosen, core)
@@ -139,32 +138,37 @@ def _known_links(graph: NeighbourGraph, core: Floats, component: Labels, edges: 
     return _sorted_edges(outside, star)
 
 
-def _between(
-    graph: NeighbourGraph, core: Floats, component: Labels, edges: Edges, radius: Floats
-) -> list[Edges]:
+def _between(graph: NeighbourGraph, core: Floats, component: Labels, edges: Edges) -> list[Edges]:
     """Cheapest edges outside the graph between components, where they can matter.
 
     An edge between two components matters only below the bottleneck of the path that already
-    joins them; a row whose radius is above every bottleneck of its component is left out.
+    joins them. Blocks of rows whose highest inner product is below that for all their components
+    are skipped; the neighbour graph knows these peaks.
     """
-    count = int(component.max()) + 1
+    n, count = len(core), int(component.max()) + 1
     most = _bottlenecks(component, _known_links(graph, core, component, edges), count)
     most += _ROUNDING
     np.fill_diagonal(most, -np.inf)
-    limit = most.max(axis=1)
-    rows = graph.order[np.maximum(radius, core)[graph.order] <= limit[component[graph.order]]]
-    rows = rows[np.argsort(component[rows], kind="stable")]
-    vectors = np.ascontiguousarray(graph.rows[rows])
-    owner, own_core = component[rows], core[rows]
-    tiles = [slice(s, min(s + _TILE, len(rows))) for s in range(0, len(rows), _TILE)]
+    rows, owner = graph.order, component[graph.order]
+    vectors, own_core = np.ascontiguousarray(graph.rows[rows]), core[rows]
+    starts = block_starts(n)
+    present = [np.unique(owner[start : start + PEAK_BLOCK]) for start in starts]
+    reach = np.stack([most[names].max(axis=0) for names in present])
+    between = np.stack([reach[:, names].max(axis=1) for names in present], axis=1)
+    wanted = np.triu(graph.peaks >= 1.0 - between - _ROUNDING)
 
-    def sweep(pair: tuple[slice, slice]) -> Edges | None:
-        tile, other = pair
-        reach = most[np.unique(owner[tile])].max(axis=0)[owner[other]]
-        if not (reach > 0).any():
+    def sweep(block: int) -> Edges | None:
+        others = np.flatnonzero(wanted[block])
+        if len(others) == 0:
             return None
-        row, column, score = pairs_above(vectors[tile], vectors[other], 1.0 - reach[None, :])
-        row, column = row + tile.start, column + other.start
+        first = int(starts[block])
+        columns = (starts[others][:, None] + np.arange(PEAK_BLOCK)).ravel()
+        columns = columns[columns < n]
+        scores = vectors[first : first + PEAK_BLOCK] @ vectors[columns].T
+        hits = np.flatnonzero(scores >= 1.0 - reach[block, owner[columns]])
+        row, column = np.divmod(hits, len(columns))
+        score = scores.ravel()[hits]
+        row, column = row + first, columns[column]
         weight = np.maximum(1.0 - score, np.maximum(own_core[row], own_core[column]))
         a, b = owner[row], owner[column]
         fits = weight <= most[a, b]
@@ -179,8 +183,7 @@ def _between(
             weight[kept].astype(np.float32),
         )
 
-    pairs = [(tile, other) for at, tile in enumerate(tiles) for other in tiles[at:]]
-    return [part for part in in_parallel(sweep, pairs) if part is not None]
+    return [part for part in in_parallel(sweep, range(len(starts))) if part is not None]
 
 
 def _bottlenecks(component: Labels, links: Edges, count: int) -> Floats:

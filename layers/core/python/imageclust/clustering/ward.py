@@ -23,7 +23,7 @@ from imageclust.clustering.geometry import (
 from imageclust.clustering.neighbours import NeighbourGraph, neighbour_graph
 from imageclust.clustering.parallel import in_parallel
 
-DENSE_LIMIT = 3000
+DENSE_LIMIT = 1500
 _LIST = 12
 _CHEAP_COLUMNS = 48
 _SLACK = 1e-6
