@@ -15,7 +15,7 @@ from typing import get_args
 from imageclust.errors import ImageclustError, InvalidInput
 from imageclust.models import JSON, Method, Mode, RunConfig
 
-from local.home import find_home, model_folders
+from local.home import find_home
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -154,40 +154,34 @@ def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add = actions.add_parser("add", help="install a model from its card or its .onnx file")
     add.add_argument("file", metavar="FILE", help="NAME.json, or NAME.onnx beside it")
     add.set_defaults(run_command=_models_add)
-    for action in (listing, add):
+    fetch = actions.add_parser(
+        "pull",
+        help="fetch a known model from its publisher",
+        description="Fetch a known model from its publisher and check its digest. A download that "
+        "broke off goes on where it stopped.",
+    )
+    fetch.add_argument("name", metavar="NAME", help="see 'imageclust models list'")
+    fetch.set_defaults(run_command=_models_pull)
+    for action in (listing, add, fetch):
         action.add_argument("--home", metavar="DIR", help="the state folder")
 
 
 def _models_list(options: argparse.Namespace) -> int:
-    from imageclust.embedding import ModelRegistry
+    from local.models import list_models
 
-    registry = ModelRegistry([find_home(options.home) / "models", *model_folders()])
-    rows = [("NAME", "STATE", "DIMENSION", "LABELS", "LICENCE")]
-    for entry in registry.list():
-        card = entry.card
-        rows.append(
-            (
-                entry.name,
-                entry.state,
-                str(card.features.dimension) if card else "",
-                "yes" if card and card.logits and card.labels else "",
-                (card.licence if card else "") or entry.problem,
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        print("  ".join([*cells, row[4]]).rstrip())
-    return DONE
+    return list_models(options)
 
 
 def _models_add(options: argparse.Namespace) -> int:
-    from imageclust.embedding import ModelRegistry
+    from local.models import add_model
 
-    home = find_home(options.home)
-    card = ModelRegistry([home / "models"]).add(Path(options.file))
-    print(f"added {card.name} ({card.features.dimension} dimensions, {card.licence})")
-    return DONE
+    return add_model(options)
+
+
+def _models_pull(options: argparse.Namespace) -> int:
+    from local.models import pull_model
+
+    return pull_model(options)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""``imageclust models list|pull|add``: the models of this machine."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from imageclust.embedding import ModelCard, ModelEntry, ModelRegistry, pull
+from imageclust.embedding.known import KNOWN_MODELS
+from imageclust.embedding.pull import https_fetch
+from tqdm import tqdm
+
+from local.home import find_home, model_folders
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """Print a table: what is built in, installed, known to ``pull``, or broken and why."""
+    rows = [("NAME", "STATE", "DIMENSION", "LABELS", "MB", "LICENCE")]
+    rows += [_row(entry) for entry in _registry(options).list()]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        print("  ".join([*cells, row[5]]).rstrip())
+    return 0
+
+
+def add_model(options: argparse.Namespace) -> int:
+    """Install a model from its card or ONNX file, digest checked."""
+    card = _registry(options).add(Path(options.file))
+    print(f"added {_told(card)}")
+    return 0
+
+
+def pull_model(options: argparse.Namespace) -> int:
+    """Fetch a known model from its publisher; what came before a break is kept."""
+    known = {card.name: card for card in KNOWN_MODELS}
+    size = known[options.name].size_bytes if options.name in known else 0
+    card = pull(
+        options.name,
+        registry=_registry(options),
+        fetch=lambda url, start: _watched(url, start, size),
+        say=lambda line: print(line, flush=True),
+        known=KNOWN_MODELS,
+    )
+    print(f"installed {_told(card)}")
+    return 0
+
+
+def _watched(url: str, start: int, size: int) -> Iterator[bytes]:
+    """The bytes of ``url``, with one line of progress where somebody watches."""
+    with tqdm(
+        total=size or None,
+        initial=start,
+        unit="B",
+        unit_scale=True,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+    ) as bar:
+        for block in https_fetch(url, start):
+            bar.update(len(block))
+            yield block
+
+
+def _registry(options: argparse.Namespace) -> ModelRegistry:
+    return ModelRegistry([find_home(options.home) / "models", *model_folders()])
+
+
+def _told(card: ModelCard) -> str:
+    return f"{card.name} ({card.features.dimension} dimensions, {card.licence or 'no licence'})"
+
+
+def _row(entry: ModelEntry) -> tuple[str, str, str, str, str, str]:
+    card = entry.card
+    if card is None:
+        return (entry.name, entry.state, "", "", "", entry.problem or "no weights")
+    return (
+        entry.name,
+        entry.state,
+        str(card.features.dimension),
+        "yes" if card.logits and card.labels else "",
+        f"{card.size_bytes / 1e6:.1f}" if card.size_bytes else "",
+        entry.problem or card.licence,
+    )
