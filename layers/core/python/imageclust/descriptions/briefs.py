@@ -96,11 +96,11 @@ def _telling(
             best: dict[str, float] = {}
             for label in labels.get(image_id, ()):
                 best[label.name] = max(best.get(label.name, 0.0), label.confidence / 100)
-            counts.update(best)  # type: ignore[arg-type]
+            counts.update(best)
         shares.append({name: value / len(cluster) for name, value in counts.items()})
     total: Counter[str] = Counter()
     for cluster_shares in shares:
-        total.update(cluster_shares)  # type: ignore[arg-type]
+        total.update(cluster_shares)
     facts = []
     for cluster_shares in shares:
         weighed = []

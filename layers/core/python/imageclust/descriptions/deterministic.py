@@ -281,10 +281,12 @@ def _phrase(cluster: _Cluster) -> str:
     these = "this picture" if size == 1 else f"these {counted(size, 'picture')}"
     look = look_words(cluster.brief)
     if not cluster.named:
-        return _cut(f"{counted(size, 'picture')}{', ' + look if look else ''}.", PHRASE_LENGTH)
+        shares = colour_shares(cluster.brief)
+        seen = f", {look}" if look else f"; by area {shares}" if shares else ""
+        return _cut(f"{counted(size, 'picture')}{seen}.", PHRASE_LENGTH)
     first = cluster.facts[0]
     if size == 1:
-        return _cut(f"One picture of {plural(first.name)}.", PHRASE_LENGTH)
+        return _cut(f"One picture, labelled {in_sentence(first.name)}.", PHRASE_LENGTH)
     start = f"{_about(first.share)} of {these} show {plural(first.name)}"
     for ending in (*_more(cluster, first), *([f"; {look}"] if look else [])):
         if len(start) + len(ending) < PHRASE_LENGTH:

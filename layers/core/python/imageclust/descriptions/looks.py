@@ -142,11 +142,7 @@ def look_words(brief: ClusterBrief) -> str:
 
 def colour_shares(brief: ClusterBrief) -> str:
     """How much the main colours cover: ``grey 41% and beige 18%``."""
-    found = sorted(
-        ((share, name) for name, share, _ in brief.attributes if name in COLOURS),
-        key=lambda colour: (-colour[0], colour[1]),
-    )
-    return listed([f"{name.lower()} {share:.0%}" for share, name in found[:3]])
+    return listed([f"{name} {share:.0%}" for share, name in _colours(brief)[:3]])
 
 
 def look_touches(brief: ClusterBrief) -> list[str]:
@@ -160,11 +156,16 @@ def look_touches(brief: ClusterBrief) -> list[str]:
 
 
 def _main_colours(brief: ClusterBrief) -> list[str]:
-    found = sorted(
-        ((share, name) for name, share, _ in brief.attributes if name in COLOURS),
-        key=lambda colour: (-colour[0], colour[1]),
-    )
-    return [name.lower() for share, name in found[:2] if share >= _LEAST_COLOURED]
+    """The one or two colours that cover half of the pictures or nearly so, else none."""
+    found = _colours(brief)[:2]
+    main = [name for share, name in found if share >= _LEAST_COLOURED]
+    return main if sum(share for share, _ in found[: len(main)]) >= 0.45 else []
+
+
+def _colours(brief: ClusterBrief) -> list[tuple[float, str]]:
+    """(share, name in a sentence), largest first."""
+    found = [(share, name.lower()) for name, share, _ in brief.attributes if name in COLOURS]
+    return sorted(found, key=lambda colour: (-colour[0], colour[1]))
 
 
 def _telling(name: str, share: float, lift: float) -> bool:
