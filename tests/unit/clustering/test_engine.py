@@ -102,7 +102,7 @@ def test_auto_finds_the_number_of_clusters():
     assert result.curves["silhouette_k"]
     assert result.search[0].method == result.method
     scored = [entry for entry in result.search if not entry.error]
-    keys = [(entry.metrics["near_measured_k"], entry.composite) for entry in scored]
+    keys = [(entry.metrics["near_best"], entry.composite) for entry in scored]
     assert keys == sorted(keys, reverse=True)
     assert len(scored) == 10
     assert result.tried >= 24

@@ -5,7 +5,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from imageclust.clustering.quality import measure
 from imageclust.clustering.records import SearchEntry
 
 TOP = 10
+_NEAR_BEST = 0.85
 Checkpoint = MutableMapping[str, bytes]
 
 
@@ -97,13 +98,12 @@ class _Search:
         low, high = self.feasible
         choice = _choose(self.shared, low, high, self.config)
         progress(0.1)
-        fixed = low == high
         todo = candidates(self.shared, choice.window, self.feasible, self.config)
         done = 0
         for candidate in todo:
             if self.entries and self._late():
                 break
-            self._try(candidate, choice, fixed)
+            self._try(candidate)
             done += 1
             progress(0.1 + 0.9 * done / len(todo))
         if not self.entries:
@@ -117,6 +117,7 @@ class _Search:
                 tried=done,
                 skipped=len(todo) - done,
             )
+        self._rank()
         best = self.entries[0]
         if best.labels is None:
             raise AssertionError("the best setting keeps its labels")
@@ -135,7 +136,7 @@ class _Search:
         budget = self.config.time_budget_s
         return budget is not None and time.monotonic() - self.started > budget
 
-    def _try(self, candidate: Candidate, choice: MeasuredChoice, fixed: bool) -> None:
+    def _try(self, candidate: Candidate) -> None:
         started = time.perf_counter()
         stored = self.store.read(candidate)
         strengths = None
@@ -154,10 +155,6 @@ class _Search:
                 strengths = made.strengths[self.place]
             labels = relabel_by_size(self._bounded(labels, candidate))
             metrics, _ = measure(self.rows, labels, self.config.weights)
-            found = int(metrics["clusters"])
-            window = choice.window
-            near = fixed or window[0] <= found <= window[-1]
-            metrics["near_measured_k"] = float(near)
             self.store.write(candidate, labels, metrics)
         entry = SearchEntry(
             candidate.method,
@@ -169,11 +166,18 @@ class _Search:
         )
         self.entries.append(entry)
         self.strengths[id(entry)] = strengths
-        # Where k was measured, results near that k go first: balance alone favours few clusters.
-        self.entries.sort(key=lambda e: (-e.metrics["near_measured_k"], -e.composite))
-        self.entries = [
-            e if rank < TOP else replace(e, labels=None) for rank, e in enumerate(self.entries)
-        ]
+
+    def _rank(self) -> None:
+        """Composite score among the settings whose silhouette is near the best one; then the rest.
+
+        Balance alone would favour two even halves of anything, and a silhouette without its noise
+        a handful of tight clusters: the silhouette counts times the share that is not noise.
+        """
+        kept = [e.metrics["silhouette"] * (1 - e.metrics["noise_share"]) for e in self.entries]
+        floor = _NEAR_BEST * max(*kept, 0.0)
+        for entry, value in zip(self.entries, kept, strict=True):
+            entry.metrics["near_best"] = float(value >= floor or max(kept) <= 0)
+        self.entries.sort(key=lambda e: (-e.metrics["near_best"], -e.composite))
 
     def _bounded(self, labels: Labels, candidate: Candidate) -> Labels:
         config, rows = self.config, self.rows
