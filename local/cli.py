@@ -1,4 +1,4 @@
-"""The command line: ``imageclust run``, ``serve``, ``models``.
+"""The command line: ``imageclust run``, ``compare``, ``serve``, ``models``.
 
 Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad arguments or a
 configuration or folder that cannot work (told in one sentence).
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_compare(commands)
     _add_serve(commands)
     _add_models(commands)
     return parser
@@ -96,18 +97,21 @@ _CONFIGURED = (
 )  # fmt: skip
 
 
+def _given(options: argparse.Namespace) -> JSON:
+    """The settings of a run that the command line gives."""
+    values = {name: getattr(options, name, None) for name in _CONFIGURED}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _run(options: argparse.Namespace) -> int:
     from local.run import run_folder
 
-    given: JSON = {
-        name: getattr(options, name) for name in _CONFIGURED if getattr(options, name) is not None
-    }
     outcome = run_folder(
         Path(options.photos),
         home=find_home(options.home),
         out=Path(options.out) if options.out else None,
         collection=options.collection,
-        config=RunConfig.from_json(given),
+        config=RunConfig.from_json(_given(options)),
         quiet=options.json,
     )
     if options.json:
@@ -119,6 +123,94 @@ def _run(options: argparse.Namespace) -> int:
             return _complain(sentence, REFUSED)
         where = f"the run failed at {failure['state']}"
         return _complain(f"{where} ({failure['error']}): {sentence}; {failure['advice']}", FAILED)
+    return DONE
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="which embedder and preprocessing group a folder best",
+        description="Embed and cluster a folder with every combination of embedder, preprocessing "
+        "and resolution, and rank the results. Vectors are kept: a run of the best one reuses "
+        "them.",
+    )
+    compare.add_argument("photos", metavar="PHOTOS", help="the folder")
+    compare.add_argument(
+        "--embedders",
+        metavar="A,B",
+        type=_names,
+        default=("auto",),
+        help="see 'imageclust models list'",
+    )
+    compare.add_argument(
+        "--preprocess",
+        dest="preprocessings",
+        metavar="X,Y",
+        type=_names,
+        default=("default",),
+        help="center_crop, resize, letterbox, …",
+    )
+    compare.add_argument(
+        "--resolutions",
+        metavar="N,M",
+        type=_numbers,
+        default=(),
+        help="bring pictures to so many pixels on the short side first",
+    )
+    compare.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
+    compare.add_argument(
+        "--include",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="keep this file in the sample; may be given again",
+    )
+    compare.add_argument(
+        "--pairs", metavar="CSV", help="columns first, second, rule (must-link or cannot-link)"
+    )
+    compare.add_argument(
+        "--method", metavar="M", choices=get_args(Method), help=", ".join(get_args(Method))
+    )
+    compare.add_argument("--mode", choices=get_args(Mode), help="how much to search")
+    compare.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
+    compare.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
+    compare.add_argument("--max-size", type=int, metavar="N", help="most images a cluster")
+    compare.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
+    compare.add_argument(
+        "--out", metavar="DIR", help="where the tables go (default: NAME-compare, here)"
+    )
+    compare.add_argument("--home", metavar="DIR", help="the state folder")
+    compare.add_argument("--json", action="store_true", help="print compare.json and nothing else")
+    compare.set_defaults(run_command=_compare)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from local.compare import Comparison, compare_folder, table
+
+    comparison = Comparison(
+        embedders=options.embedders,
+        preprocessings=options.preprocessings,
+        resolutions=options.resolutions,
+        config=RunConfig.from_json(_given(options)),
+        include=tuple(options.include),
+        pairs=Path(options.pairs) if options.pairs else None,
+    )
+    told = compare_folder(
+        Path(options.photos),
+        comparison,
+        home=find_home(options.home),
+        out=Path(options.out) if options.out else None,
+        quiet=options.json,
+    )
+    print(json.dumps(told, indent=2) if options.json else table(told))
     return DONE
 
 

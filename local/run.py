@@ -58,15 +58,15 @@ def run_folder(
         raise InvalidInput(f"{photos} is a file; give the folder that holds it")
     photos = photos.resolve()
     out = (out or Path(f"{photos.name or 'photos'}-clusters")).absolute()
-    _check_out(out, photos)
-    name = check_collection_name(collection) if collection else _name_for(photos)
+    check_out(out, photos)
+    name = check_collection_name(collection) if collection else name_for(photos)
     home.mkdir(parents=True, exist_ok=True)
     progress = Progress(sys.stderr)
     services = open_services(home, listener=progress.tell, exclude=[out])
     use(services)
     with closing(services):
         with progress:
-            _link(home, name, photos)
+            link_photos(home, name, photos)
             record = _run(services, name, config)
         if record["state"] == "SUCCEEDED":
             copy_results(services, record, out)
@@ -162,7 +162,7 @@ def _place(source: Path, target: Path) -> None:
         raise
 
 
-def _check_out(out: Path, photos: Path) -> None:
+def check_out(out: Path, photos: Path) -> None:
     """Refuse a results folder that cannot be written before any work is done."""
     if out == photos or out in photos.parents:
         raise InvalidInput(f"the results cannot go to {out}: the photos lie in it")
@@ -176,14 +176,14 @@ def _check_out(out: Path, photos: Path) -> None:
         raise InvalidInput(f"the results cannot go to {out}: {error.strerror}") from error
 
 
-def _name_for(photos: Path) -> str:
+def name_for(photos: Path) -> str:
     """A collection name for a folder: its own name, and a digest of where it lies."""
     slug = re.sub(r"[^a-z0-9]+", "-", photos.name.lower()).strip("-")[:30].strip("-")
     digest = sha256(os.fsencode(photos)).hexdigest()[:6]
     return f"{slug}-{digest}" if slug else f"photos-{digest}"
 
 
-def _link(home: Path, collection: str, photos: Path) -> None:
+def link_photos(home: Path, collection: str, photos: Path) -> None:
     """Let ``uploads/COLLECTION`` be the folder itself: photos are read where they lie."""
     link = home / "uploads" / collection
     if link.is_symlink():

@@ -279,7 +279,13 @@ class _Models:
 
     def embedder(self, name: str, preprocess: str) -> "Embedder":
         from imageclust.embedding import BUILTIN, OnnxEmbedder, open_embedder
+        from imageclust.embedding.reduced import ReducedEmbedder
 
+        preprocess, at, side = preprocess.partition("@")
+        if at:
+            if not (side.isascii() and side.isdigit()):
+                raise InvalidInput(f"The resolution after '@' must be a number, not {side!r}.")
+            return ReducedEmbedder(self.embedder(name, preprocess), int(side))
         if name != BUILTIN:
             self._bring(name)
         chosen = self._best(labels=False) or BUILTIN if name == "auto" else name

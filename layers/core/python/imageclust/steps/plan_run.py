@@ -8,7 +8,7 @@ workflow calls again; what was hashed stays hashed.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -24,9 +24,16 @@ _READERS = 8  # S3 reads wait for the network, local ones for the disk
 
 
 def plan_run(
-    services: Services, request: RunRequest, *, clock: Callable[[], float] = time.monotonic
+    services: Services,
+    request: RunRequest,
+    *,
+    keep: Collection[str] = (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> JSON:
     """Plan one run; returns counts, addresses and the choice of embedder and labeler.
+
+    Args:
+        keep: paths of files that stay in whatever the sample leaves out.
 
     Raises:
         InvalidInput: no files, an unknown model, or bounds that no clustering can meet.
@@ -40,7 +47,7 @@ def plan_run(
         return {"complete": False, "images": {"seen": len(files)}}
     if not files:
         raise InvalidInput(f"the collection '{request.collection}' holds no files yet")
-    files = _sample(files, config)
+    files = _sample(files, config, keep)
     images = _distinct(files)
     check_bounds(len(images), clustering_config(config))
 
@@ -160,15 +167,20 @@ def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) ->
     return [file for file, _ in answers]
 
 
-def _sample(files: list[FileSeen], config: RunConfig) -> list[FileSeen]:
-    """Keep a share of the distinct images (at least one), the same ones for the same seed."""
+def _sample(files: list[FileSeen], config: RunConfig, keep: Collection[str]) -> list[FileSeen]:
+    """Keep a share of the distinct images (at least one), the same ones for the same seed.
+
+    Each image has its own place in the lottery, so a larger share holds the smaller one, and the
+    files to ``keep`` come in addition.
+    """
     if config.sample >= 1:
         return files
     ids = {file.image_id or file.uri for file in files}
-    keep = math.ceil(config.sample * len(ids))
+    wanted = math.ceil(config.sample * len(ids))
     chosen = set(
-        sorted(ids, key=lambda i: hashlib.sha256(f"{config.seed}:{i}".encode()).digest())[:keep]
+        sorted(ids, key=lambda i: hashlib.sha256(f"{config.seed}:{i}".encode()).digest())[:wanted]
     )
+    chosen.update(file.image_id or file.uri for file in files if file.path in keep)
     return [file for file in files if (file.image_id or file.uri) in chosen]
 
 
