@@ -6,6 +6,7 @@
     ├── InvalidInput            the user can mend it; the message says how
     │   ├── RejectedImage       one file cannot become an image (kind + reason); never fails a run
     │   ├── InfeasibleBounds    no clustering meets the size bounds; states the feasible range
+    │   ├── OverBudget              the cheapest form of the run costs more than max_cost_usd
     │   ├── UnknownModel        no such embedder or labeler; lists the known ones
     │   └── NotFound            no such collection, run, cluster or image
     ├── Retryable               try the same call again, later
@@ -50,6 +51,10 @@ class RejectedImage(InvalidInput):
 
 class InfeasibleBounds(InvalidInput):
     """No clustering of this many images meets the bounds; the message states what would."""
+
+
+class OverBudget(InvalidInput):
+    """Even the cheapest form of the run costs more than its cap; the message states both."""
 
 
 class UnknownModel(InvalidInput):

@@ -1,0 +1,67 @@
+"""The rule for ``max_cost_usd``: what a run gives up before it is refused.
+
+Nothing is spent before the rule has been applied. In this order, each step only if the run is
+still too dear and the step makes it cheaper:
+
+1. labels of every image become labels of exemplars;
+2. names by a model (batch or on demand) become the deterministic describer's;
+3. labels of exemplars become no labels.
+
+A run that is still too dear is refused with its lowest cost.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from imageclust.costs.estimate import Cached, Estimate, Place, dollars, estimate
+from imageclust.errors import OverBudget
+from imageclust.models import RunConfig
+
+_STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("labels are given to exemplars only, not to every image", {"labels": "exemplars"}),
+    ("clusters are named without a language model", {"describer": "deterministic"}),
+    ("no labels are given", {"labels": "off"}),
+)
+
+
+def within_budget(
+    images: int,
+    config: RunConfig,
+    *,
+    cached: Cached | None = None,
+    clusters: int | None = None,
+    place: Place | None = None,
+) -> tuple[RunConfig, tuple[str, ...]]:
+    """The configuration that stays within ``config.max_cost_usd``, and what it gives up.
+
+    Arguments as of ``estimate``. Without a cap the configuration comes back as it is. Raises
+    OverBudget when even the cheapest form costs more.
+    """
+    cap = config.max_cost_usd
+    if cap is None:
+        return config, ()
+
+    def cost(of: RunConfig) -> Estimate:
+        return estimate(images, of, cached=cached, clusters=clusters, place=place)
+
+    asked = lowest = cost(config).usd
+    chosen, given_up = config, []
+    for what, change in _STEPS:
+        if lowest <= cap:
+            break
+        if chosen.labels == "off" and "labels" in change:
+            continue
+        cheaper = replace(chosen, **change)
+        usd = cost(cheaper).usd
+        if usd < lowest:
+            chosen, lowest = cheaper, usd
+            given_up.append(what)
+    if lowest > cap:
+        raise OverBudget(
+            f"the run would cost about {dollars(asked)}, and {dollars(lowest)} at least; "
+            f"max_cost_usd is {dollars(cap)}. Raise it, or run on fewer images (sample)."
+        )
+    if not given_up:
+        return config, ()
+    why = f"to cost {dollars(lowest)} and not {dollars(asked)} (max_cost_usd {dollars(cap)})"
+    return chosen, tuple(f"{what}, {why}" for what in given_up)

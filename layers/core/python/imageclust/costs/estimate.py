@@ -1,0 +1,341 @@
+"""What a run will cost, and what it did cost: units by stage, times prices.
+
+The figures are list prices before free tiers. What a run needs of each service is counted from
+the workflow (one row an image, one call a batch) and from the assumptions below, each of which is
+named in ``docs/cost.md``. A run on one machine costs nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imageclust.costs.prices import Prices, default_prices
+from imageclust.errors import InvalidInput
+from imageclust.models import JSON, RunConfig
+from imageclust.settings import Settings
+
+STAGES = ("labels", "embedding", "decoding", "workflow", "table", "storage", "vectors", "naming")
+
+EXEMPLARS_A_CLUSTER = 8
+LAMBDA_GB = 3.0
+EMBED_SECONDS = 0.5
+DECODE_SECONDS = 0.175
+# A function waits for Rekognition: a tenth of a second of 1 GB an image.
+WAIT_GB_SECONDS = 0.1
+GPU_IMAGES_A_SECOND = 300
+GPU_START_SECONDS = 600
+TOKENS_IN = 1200
+TOKENS_OUT = 200
+VECTOR_BYTES = 4 * 1280 + 500
+_VECTORS_A_CALL = 500
+_TRANSITIONS_A_BATCH = 3
+_TRANSITIONS_A_RUN = 20
+# Places seen, vector, label, member, file and two of the image, whose facts take 3 KB.
+_WRITES_AN_IMAGE = 9
+_READS_AN_IMAGE = 4
+_WRITES_A_CLUSTER = 3
+_PUTS_A_RUN = 60
+_DEAREST = ("claude-sonnet-4",)
+
+Units = Mapping[str, Mapping[str, float]]
+"""Quantities by stage and price figure: ``{"labels": {"rekognition_image": 10000}}``."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Images of the collection whose answers are stored already, from an earlier run."""
+
+    vectors: int = 0
+    labels: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: the deployment's settings, its region and prices.
+
+    ``local`` runs cost nothing. ``prices`` None means the file that comes with the library.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    region: str = "us-east-1"
+    prices: Prices | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One row of the table: what a stage does and what it costs."""
+
+    stage: str
+    what: str
+    usd: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, by stage. ``notes`` say what was assumed."""
+
+    images: int
+    clusters: int
+    region: str
+    as_of: str
+    units: Units
+    stages: tuple[StageCost, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def usd(self) -> float:
+        """The whole run, in US dollars."""
+        return sum(stage.usd for stage in self.stages)
+
+    def to_json(self) -> JSON:
+        return {
+            "images": self.images,
+            "clusters": self.clusters,
+            "region": self.region,
+            "as_of": self.as_of,
+            "usd": round(self.usd, 6),
+            "stages": [
+                {"stage": s.stage, "what": s.what, "usd": round(s.usd, 6)} for s in self.stages
+            ],
+            "units": {stage: dict(counts) for stage, counts in self.units.items()},
+            "notes": list(self.notes),
+        }
+
+
+def estimate(
+    images: int,
+    config: RunConfig,
+    *,
+    cached: Cached | None = None,
+    clusters: int | None = None,
+    place: Place | None = None,
+) -> Estimate:
+    """What a run over so many distinct images will cost.
+
+    Args:
+        images: distinct images of the collection, before ``config.sample``.
+        config: the run's configuration.
+        cached: what is stored already; it is taken off.
+        clusters: how many to expect; None takes them from the configuration, else 2 √images.
+        place: where the run happens.
+
+    Raises InvalidInput for counts below 0.
+    """
+    cached, place = cached or Cached(), place or Place()
+    if min(images, cached.vectors, cached.labels) < 0 or (clusters is not None and clusters < 0):
+        raise InvalidInput("an estimate needs counts of 0 or more")
+    prices, notes = (place.prices or default_prices()).in_region(place.region)
+    used = math.ceil(images * config.sample)
+    expected = expected_clusters(used, config) if clusters is None else min(clusters, used)
+    if place.local:
+        free = tuple(StageCost(stage, "on this machine", 0.0) for stage in STAGES)
+        return Estimate(used, expected, "local", prices.as_of, {}, free, ())
+    rows = _Count(used, expected, config, cached, place.settings, prices).rows()
+    units = {stage: counts for stage, _, counts in rows}
+    costs = cost_by_stage(units, prices=prices)
+    stages = tuple(StageCost(stage, what, costs[stage]) for stage, what, _ in rows)
+    if clusters is None and config.clusters is None and config.target_size is None:
+        notes = (*notes, f"{expected:,} clusters are assumed (2 √images, within the size bounds)")
+    model, known = _naming_model(config, place.settings, prices)
+    if not known and units["naming"]:
+        notes = (*notes, f"no price of {model} is on file: {_DEAREST[0]}'s is taken")
+    return Estimate(used, expected, place.region, prices.as_of, units, stages, notes)
+
+
+def expected_clusters(images: int, config: RunConfig) -> int:
+    """How many clusters a configuration leads to: asked for, else by size, else 2 √images."""
+    if images == 0:
+        return 0
+    if config.clusters is not None:
+        return min(config.clusters, images)
+    wanted = images / config.target_size if config.target_size else 2 * math.sqrt(images)
+    most = images / config.min_size if config.min_size else images
+    least = images / config.max_size if config.max_size else 1
+    return max(1, min(images, round(max(least, min(wanted, most)))))
+
+
+def cost_by_stage(units: Units, *, prices: Prices | None = None) -> dict[str, float]:
+    """US dollars by stage of units used; what a run stores beside its units.
+
+    Raises InvalidInput for a figure without a price.
+    """
+    known = (prices or default_prices()).usd
+    costs = {}
+    for stage, counts in units.items():
+        missing = sorted(set(counts) - set(known))
+        if missing:
+            raise InvalidInput(f"there is no price '{missing[0]}' (stage {stage})")
+        costs[stage] = sum(known[figure] * quantity for figure, quantity in counts.items())
+    return costs
+
+
+def in_batch(clusters: int, config: RunConfig, settings: Settings) -> bool:
+    """Whether the clusters of a run are named by a batch inference job."""
+    if config.describer == "deterministic" or clusters == 0:
+        return False
+    if config.describe != "auto":
+        return config.describe == "batch"
+    return 0 < settings.bedrock_batch_minimum <= clusters
+
+
+Row = tuple[str, str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Counts the units of one run, stage by stage."""
+
+    images: int
+    clusters: int
+    config: RunConfig
+    cached: Cached
+    settings: Settings
+    prices: Prices
+
+    def rows(self) -> list[Row]:
+        embed = max(0, self.images - min(self.cached.vectors, self.images))
+        label = self._to_label()
+        decoded = max(embed, label)
+        return [
+            self._labels(label),
+            self._embedding(embed),
+            (
+                "decoding",
+                f"{decoded:,} images, thumbnails",
+                {"lambda_gb_second": decoded * LAMBDA_GB * DECODE_SECONDS},
+            ),
+            self._workflow(embed, label),
+            (
+                "table",
+                "reads and writes",
+                {
+                    "table_write": self.images * _WRITES_AN_IMAGE
+                    + self.clusters * _WRITES_A_CLUSTER,
+                    "table_read": self.images * _READS_AN_IMAGE,
+                },
+            ),
+            (
+                "storage",
+                "requests",
+                {
+                    "s3_put": decoded + embed / self.settings.embed_batch * 2 + _PUTS_A_RUN,
+                    "s3_get": self.images + embed + label + _PUTS_A_RUN,
+                },
+            ),
+            (
+                "vectors",
+                f"{self.images:,} put in the search index",
+                {
+                    "vector_put_gb": max(
+                        self.images * VECTOR_BYTES,
+                        math.ceil(self.images / _VECTORS_A_CALL) * 128 * 1024,
+                    )
+                    / 1e9
+                },
+            ),
+            self._naming(),
+        ]
+
+    def _to_label(self) -> int:
+        if self.config.labels == "off":
+            return 0
+        wanted = self.images
+        if self.config.labels == "exemplars":
+            wanted = min(wanted, EXEMPLARS_A_CLUSTER * self.clusters)
+        return max(0, wanted - min(self.cached.labels, wanted))
+
+    def _labels(self, label: int) -> Row:
+        if self.config.labels == "off":
+            return "labels", "off", {}
+        if self.config.labeler in ("auto", "rekognition"):
+            return "labels", f"{label:,} images, Rekognition", {"rekognition_image": label}
+        seconds = label * LAMBDA_GB * EMBED_SECONDS
+        return "labels", f"{label:,} images, ONNX on Lambda", {"lambda_gb_second": seconds}
+
+    def _embedding(self, embed: int) -> Row:
+        name, settings = self.config.embedder, self.settings
+        if name.startswith("amazon."):
+            figure = "nova_embed_image" if "nova" in name else "titan_embed_image"
+            return "embedding", f"{embed:,} images, Bedrock", {figure: embed}
+        if settings.gpu_enabled and embed >= settings.gpu_from:
+            jobs = min(10, math.ceil(embed / settings.gpu_images_a_job))
+            seconds = embed / GPU_IMAGES_A_SECOND + jobs * GPU_START_SECONDS
+            what = f"{embed:,} images, {jobs} GPU {'job' if jobs == 1 else 'jobs'}"
+            return "embedding", what, {"gpu_second": seconds}
+        seconds = embed * LAMBDA_GB * EMBED_SECONDS
+        return "embedding", f"{embed:,} images, ONNX on Lambda", {"lambda_gb_second": seconds}
+
+    def _workflow(self, embed: int, label: int) -> Row:
+        batches = math.ceil(embed / self.settings.embed_batch)
+        batches += math.ceil(label / self.settings.label_batch)
+        # Clustering and publishing: ten seconds and a millisecond an image, in one function.
+        gb_seconds = (10 + self.images / 1000) * LAMBDA_GB
+        if self.config.labels != "off" and self.config.labeler in ("auto", "rekognition"):
+            gb_seconds += label * WAIT_GB_SECONDS
+        return (
+            "workflow",
+            f"{batches:,} batches, clustering, publishing",
+            {
+                "transition": batches * _TRANSITIONS_A_BATCH + _TRANSITIONS_A_RUN,
+                "lambda_request": batches + _TRANSITIONS_A_RUN,
+                "lambda_gb_second": gb_seconds,
+            },
+        )
+
+    def _naming(self) -> Row:
+        if self.config.describer == "deterministic":
+            return "naming", "without a model", {}
+        batch = in_batch(self.clusters, self.config, self.settings)
+        name, _ = _naming_model(self.config, self.settings, self.prices)
+        share = self.prices.usd["batch_share"] if batch else 1.0
+        key = _price_key(name, self.prices) or _DEAREST[0]
+        return (
+            "naming",
+            f"{self.clusters:,} clusters, {key}, {'batch' if batch else 'on demand'}",
+            {
+                f"tokens_in/{key}": self.clusters * TOKENS_IN * share,
+                f"tokens_out/{key}": self.clusters * TOKENS_OUT * share,
+            }
+            if self.clusters
+            else {},
+        )
+
+
+def _naming_model(config: RunConfig, settings: Settings, prices: Prices) -> tuple[str, bool]:
+    """The model that names clusters, and whether its price is on file."""
+    name = config.describer
+    if name in ("auto", "bedrock"):
+        name = settings.bedrock_title_model
+    return name, _price_key(name, prices) is not None
+
+
+def _price_key(model: str, prices: Prices) -> str | None:
+    found = [
+        figure.removeprefix("tokens_in/")
+        for figure in prices.usd
+        if figure.startswith("tokens_in/") and figure.removeprefix("tokens_in/") in model
+    ]
+    return max(found, key=len, default=None)
+
+
+def estimate_table(found: Estimate) -> str:
+    """The estimate as text for a terminal: a row a stage, the sum, the notes."""
+    width = max(len(stage.what) for stage in found.stages)
+    lines = [f"{found.images:,} images, about {found.clusters:,} clusters, {found.region}", ""]
+    lines += [
+        f"{stage.stage:<10} {stage.what:<{width}} {dollars(stage.usd):>12}"
+        for stage in found.stages
+    ]
+    lines.append(f"{'total':<10} {'':<{width}} {dollars(found.usd):>12}")
+    if found.region != "local":
+        lines += ["", f"List prices of {found.as_of}, before free tiers."]
+    lines += [f"Note: {note}." for note in found.notes]
+    return "\n".join(lines)
+
+
+def dollars(usd: float) -> str:
+    """``$1,234.50``; below a cent as many digits as tell something."""
+    if usd == 0 or usd >= 0.01:
+        return f"${usd:,.2f}"
+    return f"${usd:.4f}" if usd >= 0.0001 else "< $0.0001"
