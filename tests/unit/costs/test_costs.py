@@ -1,6 +1,8 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -231,3 +233,35 @@ def test_the_run_stays_under_the_cap_or_is_refused(
         return
     assert estimate(images, chosen, cached=cached).usd <= cap
     assert bool(notes) == (chosen != config)
+
+
+def test_the_cost_page_states_what_the_estimate_says() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "cost.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    stated = {row[0]: [float(x.strip("$").replace(",", "")) for x in row[1:]] for row in rows[1:12]}
+    moved = ("workflow", "table", "storage", "vectors")
+    titan = {"embedder": "amazon.titan-embed-image-v1"}
+    asked: dict[str, Callable[[int, int], float]] = {
+        "Rekognition labels on every image": lambda n, k: stage(n, k, "labels"),
+        "Rekognition labels on 8 exemplars a cluster": (
+            lambda n, k: stage(n, k, "labels", labels="exemplars")
+        ),
+        "embedding with Titan or Nova": lambda n, k: stage(n, k, "embedding", **titan),
+        "embedding with an ONNX model on Lambda": lambda n, k: stage(n, k, "embedding"),
+        "embedding with an ONNX model on one GPU": lambda n, k: stage(n, k, "embedding", GPU),
+        "decoding and thumbnails": lambda n, k: stage(n, k, "decoding"),
+        "workflow, table, storage and search index": (
+            lambda n, k: sum(stage(n, k, name) for name in moved)
+        ),
+        "naming with Claude Haiku 4.5 on demand": (
+            lambda n, k: stage(n, k, "naming", describe="on_demand")
+        ),
+        "the same in batch inference": lambda n, k: stage(n, k, "naming", describe="batch"),
+        "naming without a language model": (
+            lambda n, k: stage(n, k, "naming", describer="deterministic")
+        ),
+    }
+    for label, cost in asked.items():
+        said = [cost(10_000, 200), cost(1_000_000, 5_000)]
+        assert stated[label] == pytest.approx(said, rel=0.03, abs=0.001), label
+    assert f"as of {default_prices().as_of}" in page

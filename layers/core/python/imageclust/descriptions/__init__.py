@@ -2,5 +2,12 @@
 
 from imageclust.descriptions.briefs import make_briefs
 from imageclust.descriptions.deterministic import DeterministicDescriber
+from imageclust.descriptions.side_by_side import ClusterNames, describers_of, merge_names
 
-__all__ = ["DeterministicDescriber", "make_briefs"]
+__all__ = [
+    "ClusterNames",
+    "DeterministicDescriber",
+    "describers_of",
+    "make_briefs",
+    "merge_names",
+]
