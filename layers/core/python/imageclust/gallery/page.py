@@ -40,6 +40,11 @@ _MOST_NAME = 240
 _DEEPEST = 7
 _TOP = 10
 
+_METHODS = {
+    "ward": "Ward", "kmeans": "K-Means", "gmm": "Gaussian mixture", "dbscan": "DBSCAN",
+    "hdbscan": "HDBSCAN",
+}  # fmt: skip
+_MAPS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 _CURVES = (
     ("Silhouette", "silhouette", "Higher is better: how much nearer pictures are to their own "
      "cluster than to the next."),
@@ -135,7 +140,7 @@ def render_gallery(export: Export) -> bytes:
         named={card.id for card in cards[: MOST_CLUSTERS + MOST_LISTED]},
         map=_map(export, cards),
         map_width=MAP_WIDTH,
-        map_method=_map_name(export.result.get("map_method", "")),
+        map_method=_MAPS.get(export.result["map_method"], export.result["map_method"]),
         hierarchy=_hierarchy(export, cards),
         all_cards=cards,
         misplaced=_misplaced(export, cards, by_status.get("clustered", [])),
@@ -165,6 +170,7 @@ def _templates() -> Environment:
         number=lambda value: f"{value:,}",
         figure=_figure,
         settings=_settings,
+        method=lambda name: _METHODS.get(name, name),
         short=_short_name,
         base=lambda path: _short_name(path.rsplit("/", 1)[-1]),
     )
@@ -187,10 +193,6 @@ def _short_name(path: str) -> str:
     if len(path) <= _MOST_NAME:
         return path
     return f"{path[: _MOST_NAME // 2]}…{path[-_MOST_NAME // 2 :]}"
-
-
-def _map_name(method: str) -> str:
-    return {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}.get(method, method)
 
 
 def _cards(export: Export, members: list[Outcome]) -> list[ClusterCard]:
