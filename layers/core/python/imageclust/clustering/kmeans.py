@@ -19,7 +19,7 @@ from imageclust.clustering.geometry import (
 )
 from imageclust.clustering.parallel import in_parallel
 
-_CHEAP_COLUMNS = 48
+_CHEAP_COLUMNS = 64
 _SEED_SAMPLE = 12_000
 _TINY_GAIN = 1e-6
 _TILE = 4096
@@ -39,8 +39,8 @@ class KMeansFit:
 class KMeansEffort:
     """How hard to try: restarts and swaps in cheap columns, then Lloyd rounds in full."""
 
-    restarts: int = 2
-    swaps: int = 60
+    restarts: int = 3
+    swaps: int = 90
     cheap_rounds: int = 30
     full_rounds: int = 30
 
