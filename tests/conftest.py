@@ -45,7 +45,7 @@ def services(tmp_path: Path) -> Iterator[Services]:
 
 
 def picture(seed: int, *, family: int = 0, size: tuple[int, int] = (96, 72)) -> np.ndarray:
-    """A small RGB picture; those of one family look alike."""
+    """A small RGB picture; those of one family look alike and none is a copy of another."""
     rng = np.random.default_rng([seed, family])
     base = np.random.default_rng(1000 + family)
     width, height = size
@@ -53,6 +53,9 @@ def picture(seed: int, *, family: int = 0, size: tuple[int, int] = (96, 72)) -> 
     angle, period = base.uniform(0, np.pi), base.uniform(6, 24)
     wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) / period * 2 * np.pi + rng.uniform(0, 6))
     ink, paper = base.integers(0, 256, 3), base.integers(0, 256, 3)
+    for _ in range(6):
+        across, down, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(5, 12)
+        wave[(x - across) ** 2 + (y - down) ** 2 < radius**2] = 1
     drawn = np.where(wave[..., None] > 0, ink, paper) + rng.normal(0, 6, (height, width, 3))
     return np.clip(drawn, 0, 255).astype(np.uint8)
 

@@ -5,22 +5,25 @@ and models give the stored result again, also in another run.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from imageclust import keys
-from imageclust.clustering import ClusteringResult, cluster_vectors
+from imageclust.clustering import ClusteringResult
 from imageclust.descriptions import make_briefs
 from imageclust.errors import InvalidInput
 from imageclust.labels import Label, visual_attributes
+from imageclust.labels.fusion import DEFAULT_WEIGHT, fuse, label_block
 from imageclust.models import JSON, RunConfig, digest_of, to_json_lines
+from imageclust.steps.copies import NO_COPIES, Copies, find_copies
 from imageclust.steps.embed import npy_bytes
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
 
-_ENGINE = 1  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 2  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class ClusterRequest:
 def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     """Cluster the run's images; returns the address, counts and how to describe.
 
+    Confirmed copies of one picture have one vote: the best of them is clustered, the others follow
+    it. Labels count beside the vectors with the run's weight.
+
     Raises:
         InvalidInput: not one file is an image, or bounds that the images left cannot meet.
     """
@@ -57,15 +63,21 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
             f"none of the {len(files)} files of '{request.collection}' is an image that can be "
             f"read (for one: {reasons[0]})"
         )
+    copies = NO_COPIES
+    if config.duplicates == "confirmed":
+        copies = find_copies(services, gathered, plan["embedder"])
     labels = read_labels(services, gathered.image_ids, plan["labeler"])
+    weight = DEFAULT_WEIGHT if config.label_weight is None else config.label_weight
     clustering = clustering_config(config)
     digest = digest_of(
         {
             "engine": _ENGINE,
             "config": repr(clustering),
+            "duplicates": config.duplicates,
             "embedder": plan["embedder"],
             "labeler": plan["labeler"],
             "labelled": sorted(labels),
+            "label_weight": weight if labels else 0,
             "images": gathered.image_ids,
             "rejected": sorted(gathered.rejected.items()),
         }
@@ -76,8 +88,15 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
         return keys.join_uri(bucket, keys.clusters_key(digest, name))
 
     if services.store.size(address("summary.json")) is None:
-        result = cluster_vectors(gathered.vectors, config=clustering)
-        documents = _documents(services, gathered, labels, result)
+        from imageclust.clustering import cluster_vectors  # with SciPy; a stored result spares it
+
+        voters = _without(gathered, copies)
+        block = label_block([labels.get(image_id, ()) for image_id in voters.image_ids])
+        fused = fuse(voters.vectors, block, weight=weight if labels else 0, seed=config.seed)
+        result = cluster_vectors(fused, config=clustering)
+        documents = _documents(
+            services, gathered, voters, labels=labels, result=result, copies=copies
+        )
         services.store.write(address("embeddings.npy"), npy_bytes(gathered.vectors))
         for name, data in documents.items():
             services.store.write(address(name), data)
@@ -100,38 +119,27 @@ def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> st
     return "batch" if batch else "on_demand"
 
 
+def _without(gathered: Gathered, copies: Copies) -> Gathered:
+    """The images that vote: all but the copies of another one."""
+    if not copies.keepers:
+        return gathered
+    rows = [row for row, i in enumerate(gathered.image_ids) if i not in copies.keepers]
+    ids = tuple(gathered.image_ids[row] for row in rows)
+    return replace(gathered, image_ids=ids, vectors=gathered.vectors[rows])
+
+
 def _documents(
     services: Services,
     gathered: Gathered,
+    voters: Gathered,
+    *,
     labels: dict[str, tuple[Label, ...]],
     result: ClusteringResult,
+    copies: Copies,
 ) -> dict[str, bytes]:
     """The files of a clustering by name; ``summary.json`` comes last and makes them count."""
-    ids = gathered.image_ids
+    ids = voters.image_ids
     cluster_ids = [cluster_id(record.id) for record in result.clusters]
-    assignments: list[JSON] = []
-    for row, image_id in enumerate(ids):
-        label = int(result.labels[row])
-        assignments.append(
-            {
-                "image_id": image_id,
-                "status": "outlier" if label < 0 else "clustered",
-                "cluster_id": "" if label < 0 else cluster_ids[label],
-                "rank": int(result.ranks[row]),
-                "margin": round(float(result.margins[row]), 6),
-                "map": [round(float(x), 5) for x in result.map2d[row]],
-            }
-        )
-    for image_id, reason in sorted(gathered.rejected.items()):
-        assignments.append({"image_id": image_id, "status": "rejected", "reason": reason})
-    attributes = {
-        image_id: visual_attributes(fact["fingerprint"]["colours"], fact["fingerprint"]["words"])
-        for image_id, fact in gathered.facts.items()
-    }
-    members = [
-        [ids[row] for row in np.flatnonzero(result.labels == record.id)]
-        for record in result.clusters
-    ]
     clusters: list[JSON] = [
         {
             "cluster_id": cluster_ids[record.id],
@@ -144,9 +152,17 @@ def _documents(
     ]
     briefs = make_briefs(
         cluster_ids,
-        members,
+        [
+            [ids[row] for row in np.flatnonzero(result.labels == record.id)]
+            for record in result.clusters
+        ],
         labels=labels,
-        attributes=attributes,
+        attributes={
+            image_id: visual_attributes(
+                fact["fingerprint"]["colours"], fact["fingerprint"]["words"]
+            )
+            for image_id, fact in gathered.facts.items()
+        },
         exemplars=[
             [
                 keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image_id))
@@ -157,19 +173,77 @@ def _documents(
     )
     summary = {
         "counts": {
-            "images": len(ids),
+            "images": len(gathered.image_ids),
             "clusters": len(clusters),
             "outliers": int(np.sum(result.labels < 0)),
             "rejected": len(gathered.rejected),
         },
-        "result": result.to_json(),
+        "duplicates": {
+            "copies": len(copies.keepers),
+            "similar": len(copies.similar),
+            "compared": copies.compared,
+            "cosine_floor": round(copies.cosine_floor, 4),
+        },
+        "result": _over_all(result, gathered.image_ids, ids, copies),
     }
     return {
-        "assignments.jsonl": to_json_lines(assignments),
+        "assignments.jsonl": to_json_lines(_places(gathered, ids, result, copies)),
         "clusters.jsonl": to_json_lines(clusters),
         "briefs.jsonl": to_json_lines([brief.to_json() for brief in briefs]),
+        "similar.jsonl": to_json_lines(
+            [{"a": a, "b": b, "score": s} for a, b, s in copies.similar]
+        ),
         "summary.json": json.dumps(summary).encode(),
     }
+
+
+def _places(
+    gathered: Gathered, voters: Sequence[str], result: ClusteringResult, copies: Copies
+) -> list[JSON]:
+    """What became of each image: voters where the clustering put them, a copy at its keeper's."""
+    places: dict[str, JSON] = {}
+    for row, image_id in enumerate(voters):
+        label = int(result.labels[row])
+        places[image_id] = {
+            "image_id": image_id,
+            "status": "outlier" if label < 0 else "clustered",
+            "cluster_id": "" if label < 0 else cluster_id(label),
+            "rank": int(result.ranks[row]),
+            "margin": round(float(result.margins[row]), 6),
+            "map": [round(float(x), 5) for x in result.map2d[row]],
+        }
+    for image_id, keeper in copies.keepers.items():
+        follows = {"image_id": image_id, "status": "duplicate", "duplicate_of": keeper}
+        places[image_id] = {**places[keeper], **follows}
+    rejected: list[JSON] = [
+        {"image_id": image_id, "status": "rejected", "reason": reason}
+        for image_id, reason in sorted(gathered.rejected.items())
+    ]
+    return [places[image_id] for image_id in gathered.image_ids] + rejected
+
+
+def _over_all(
+    result: ClusteringResult, ids: Sequence[str], voters: Sequence[str], copies: Copies
+) -> JSON:
+    """The clustering of the voters as JSON with a row for every image, as the vectors have.
+
+    A copy's row repeats its keeper's.
+    """
+    found = result.to_json()
+    if len(voters) == len(ids):
+        return found
+    place = {image_id: row for row, image_id in enumerate(voters)}
+    source = [place[copies.keepers.get(image_id, image_id)] for image_id in ids]
+    own = {image_id: row for row, image_id in enumerate(ids)}
+    target = [own[image_id] for image_id in voters]
+    for name in ("labels", "ranks", "margins", "silhouettes", "map2d", "strengths"):
+        if found[name] is not None:
+            found[name] = [found[name][row] for row in source]
+    found["misplaced"] = [target[row] for row in found["misplaced"]]
+    for record in found["clusters"]:
+        record["medoid"] = target[record["medoid"]]
+        record["exemplars"] = [target[row] for row in record["exemplars"]]
+    return found
 
 
 def cluster_id(number: int) -> str:

@@ -8,7 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -28,6 +28,7 @@ from imageclust.models import (
     RunConfig,
     parse_json_lines,
 )
+from imageclust.steps.copies import similar_csv
 from imageclust.steps.describe_clusters import read_names
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.start_run import finish_run
@@ -72,12 +73,14 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     )
     places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
     clusters = _read_rows(services, request, "clusters.jsonl")
+    similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
     labels = read_labels(services, gathered.image_ids, request.plan["labeler"])
     summary_uri = keys.join_uri(
         request.clusters["bucket"], request.clusters["prefix"] + "summary.json"
     )
-    result = json.loads(services.store.read(summary_uri))["result"]
+    summary = json.loads(services.store.read(summary_uri))
+    result = summary["result"]
 
     outcomes = outcomes_of(files, places)
     counts = count_outcomes(outcomes)
@@ -106,6 +109,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
             "describer": request.names["model"],
             "placement": request.plan["embed"]["why"],
         },
+        "duplicates": {"policy": request.config.duplicates, **summary["duplicates"]},
         "metrics": result["metrics"],
         "method": result["method"],
         "settings": result["settings"],
@@ -125,7 +129,11 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         places=places,
     )
     bucket = services.settings.data_bucket
-    for name, (data, content_type) in export_files(export).items():
+    exports = export_files(export)
+    if request.config.duplicates == "confirmed":
+        pairs = ((row["a"], row["b"], row["score"]) for row in similar)
+        exports["similar.csv"] = (similar_csv(pairs, first_paths(files)), "text/csv; charset=utf-8")
+    for name, (data, content_type) in exports.items():
         uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
         services.store.write(uri, data, content_type=content_type)
     final = finish_run(
@@ -153,52 +161,38 @@ def versions() -> dict[str, str]:
     return found
 
 
-def outcomes_of(files: list[FileSeen], places: dict[str, JSON]) -> list[Outcome]:
-    """What became of each file, in file order.
-
-    The first file by path with some content stands for the image; the others are duplicates of
-    it and carry its cluster. Copies of a rejected image are rejected like it.
-    """
+def first_paths(files: list[FileSeen]) -> dict[str, str]:
+    """The path that stands for each image: the first one by name of those with its content."""
     first: dict[str, str] = {}
     for file in sorted(files, key=lambda file: file.path):
         if file.image_id:
             first.setdefault(file.image_id, file.path)
-    outcomes = []
-    for file in files:
-        if not file.image_id:
-            outcomes.append(
-                Outcome(path=file.path, image_id="", status="rejected", reason=file.reason or "")
-            )
-            continue
-        place = places[file.image_id]
-        rank = place.get("rank")
-        cluster = place.get("cluster_id", "")
-        if place["status"] == "rejected":
-            outcome = Outcome(
-                path=file.path,
-                image_id=file.image_id,
-                status="rejected",
-                reason=place["reason"],
-            )
-        elif first[file.image_id] != file.path:
-            outcome = Outcome(
-                path=file.path,
-                image_id=file.image_id,
-                status="duplicate",
-                cluster_id=cluster,
-                rank=rank,
-                duplicate_of=first[file.image_id],
-            )
-        else:
-            outcome = Outcome(
-                path=file.path,
-                image_id=file.image_id,
-                status=place["status"],
-                cluster_id=cluster,
-                rank=rank,
-            )
-        outcomes.append(outcome)
-    return outcomes
+    return first
+
+
+def outcomes_of(files: list[FileSeen], places: dict[str, JSON]) -> list[Outcome]:
+    """What became of each file, in file order.
+
+    The first file by path with some content stands for the image; the others are duplicates of
+    it and carry its cluster, and so are all files of a confirmed copy, of the image that was kept.
+    Copies of a rejected image are rejected like it.
+    """
+    first = first_paths(files)
+    return [_outcome(file, places, first) for file in files]
+
+
+def _outcome(file: FileSeen, places: dict[str, JSON], first: dict[str, str]) -> Outcome:
+    if not file.image_id:
+        return Outcome(path=file.path, image_id="", status="rejected", reason=file.reason or "")
+    place = places[file.image_id]
+    told = Outcome(path=file.path, image_id=file.image_id, status=place["status"])
+    if place["status"] == "rejected":
+        return replace(told, reason=place["reason"])
+    told = replace(told, cluster_id=place["cluster_id"], rank=place["rank"])
+    stands_for_it = first[place.get("duplicate_of", file.image_id)]
+    if stands_for_it == file.path:
+        return told
+    return replace(told, status="duplicate", duplicate_of=stands_for_it)
 
 
 def count_outcomes(outcomes: list[Outcome]) -> Counts:
@@ -264,7 +258,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
         place = found.places[image_id]
         group = place["cluster_id"] or keys.OUTLIERS
         fact = found.gathered.facts[image_id]
-        member = {
+        member: JSON = {
             "run_id": run_id,
             "collection": request.collection,
             "image_id": image_id,
@@ -274,11 +268,15 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "margin": place["margin"],
             "status": place["status"],
         }
-        yield {
-            "pk": keys.member_pk(run_id, group, place["rank"]),
-            "sk": keys.member_sk(place["rank"]),
-            **member,
-        }
+        if place["status"] == "duplicate":
+            # A copy follows its keeper: it is no member of its own.
+            member["duplicate_of"] = place["duplicate_of"]
+        else:
+            yield {
+                "pk": keys.member_pk(run_id, group, place["rank"]),
+                "sk": keys.member_sk(place["rank"]),
+                **member,
+            }
         yield {"pk": keys.image_pk(image_id), "sk": keys.run_sk(run_id), **member}
         yield {
             "pk": keys.image_pk(image_id),
