@@ -5,13 +5,16 @@ Raw scores set beside 0/1 labels, as is often done, leave one of the two without
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from imageclust.errors import InvalidInput
 from imageclust.labels.record import Label
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Measured: MobileNetV2 features and labels, k-means at true k, NMI over five labelled sets
 # (benchmarks/README.md). Labels of the network that made the vectors add little to them; from .1
@@ -20,7 +23,7 @@ DEFAULT_WEIGHT = 0.03
 MAX_LABEL_DIMENSIONS = 64
 
 
-def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
+def label_block(labels: Sequence[Sequence[Label]]) -> "sparse.csr_matrix":
     """Labels as a sparse matrix (n, vocabulary) float32 with rows of length 1.
 
     A value is the square root of the label's confidence (0 to 1) times its inverse frequency,
@@ -29,6 +32,9 @@ def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
     least the confidence of its child, so "Beagle" and "Poodle" are near through "Dog". Columns are
     the names in alphabetical order; an image without labels has an empty row.
     """
+    # SciPy loads at the first use: a run whose clustering is stored never needs it.
+    from scipy import sparse
+
     rows = [_with_parents(image) for image in labels]
     names = sorted({name for row in rows for name in row})
     column = {name: place for place, name in enumerate(names)}
@@ -48,7 +54,7 @@ def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
 
 def fuse(
     vectors: NDArray[np.float32],
-    labels: sparse.csr_matrix,
+    labels: "sparse.csr_matrix",
     *,
     weight: float = DEFAULT_WEIGHT,
     dimensions: int = MAX_LABEL_DIMENSIONS,
@@ -77,7 +83,7 @@ def fuse(
     return _fuse(vectors, labels, weight, dimensions, seed)
 
 
-def project(labels: sparse.csr_matrix, *, dimensions: int, seed: int) -> NDArray[np.float32]:
+def project(labels: "sparse.csr_matrix", *, dimensions: int, seed: int) -> NDArray[np.float32]:
     """(n, vocabulary) sparse → (n, at most ``dimensions``) float32 with nearly the best inner
     products: a vocabulary that is small enough as it is, else its first singular directions by
     random projection with four power iterations.
@@ -95,7 +101,7 @@ def project(labels: sparse.csr_matrix, *, dimensions: int, seed: int) -> NDArray
 
 def _fuse(
     vectors: NDArray[np.float32],
-    labels: sparse.csr_matrix,
+    labels: "sparse.csr_matrix",
     weight: float,
     dimensions: int,
     seed: int,
