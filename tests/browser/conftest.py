@@ -59,7 +59,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 str(out),
                 "--collection",
                 "browser-test",
-            ]  # fmt: skip
+            ]
         )
     assert code == 0
     return out

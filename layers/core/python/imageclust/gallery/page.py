@@ -94,9 +94,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class Copies:
-    """Files that hold the same picture as ``original``."""
+    """Files that hold the same picture as ``original``; ``image_ids`` are up to three of them."""
 
-    image_id: str
+    image_ids: tuple[str, ...]
     original: str
     cluster_id: str
     names: tuple[str, ...]
@@ -145,13 +145,15 @@ def render_gallery(export: Export) -> bytes:
         all_cards=cards,
         misplaced=_misplaced(export, cards, by_status.get("clustered", [])),
         outliers=Listing(tuple(outliers[:MOST_OTHERS]), len(outliers)),
-        duplicates=_duplicates(by_status.get("duplicate", [])),
+        duplicates=_duplicates(
+            by_status.get("duplicate", []), {o.path: o.image_id for o in export.outcomes}
+        ),
+        similar=(export.record.get("duplicates") or {}).get("policy") == "confirmed",
         rejected=Listing(tuple(rejected[:MOST_OTHERS]), len(rejected)),
         reasons=Counter(outcome.reason for outcome in rejected).most_common(8),
         search=_search(export.result),
         curves=_curves(export.result.get("curves") or {}),
         curve_size=(CURVE_WIDTH, CURVE_HEIGHT),
-        has_labels=export.search_labels is not None,
     )  # fmt: skip
     # A name that is not Unicode has no character to show; assignments.csv keeps its bytes.
     return text.encode(errors="replace")
@@ -295,16 +297,18 @@ def _nearest_other(export: Export, rows: list[int], clusters: int) -> list[int |
     return [int(other) for other in cosines.argmax(axis=1)]
 
 
-def _duplicates(duplicates: Iterable[Outcome]) -> Listing:
-    """Copies grouped by what they duplicate, in order of path."""
+def _duplicates(duplicates: Iterable[Outcome], images: dict[str, str]) -> Listing:
+    """Copies grouped by what they duplicate, in order of path. ``images``: path → image id."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in sorted(duplicates, key=lambda outcome: (outcome.duplicate_of, outcome.path)):
         groups.setdefault(outcome.duplicate_of, []).append(outcome)
     shown = []
     for original, copies in list(groups.items())[:MOST_OTHERS]:
+        contents = [images[original]] if original in images else []
+        contents += [outcome.image_id for outcome in copies]
         shown.append(
             Copies(
-                image_id=copies[0].image_id,
+                image_ids=tuple(dict.fromkeys(contents))[:3],
                 original=original,
                 cluster_id=copies[0].cluster_id,
                 names=tuple(outcome.path for outcome in copies[:_MOST_COPIES]),
