@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imageclust import keys
 from imageclust.clustering import ClusteringResult
@@ -19,6 +20,12 @@ from imageclust.labels.fusion import DEFAULT_WEIGHT, fuse, label_block
 from imageclust.models import JSON, RunConfig, digest_of, to_json_lines
 from imageclust.steps.copies import NO_COPIES, Copies, find_copies
 from imageclust.steps.embed import npy_bytes
+from imageclust.steps.exemplar_labels import (
+    Spread,
+    choose_exemplars,
+    label_chosen,
+    spread_over,
+)
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
@@ -49,7 +56,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     """Cluster the run's images; returns the address, counts and how to describe.
 
     Confirmed copies of one picture have one vote: the best of them is clustered, the others follow
-    it. Labels count beside the vectors with the run's weight.
+    it. Labels count beside the vectors with the run's weight. In ``exemplars`` mode some hundred
+    images are labelled here, because only now it is known which.
 
     Raises:
         InvalidInput: not one file is an image, or bounds that the images left cannot meet.
@@ -66,7 +74,13 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     copies = NO_COPIES
     if config.duplicates == "confirmed":
         copies = find_copies(services, gathered, plan["embedder"])
-    labels = read_labels(services, gathered.image_ids, plan["labeler"])
+    voters = _without(gathered, copies)
+    chosen = None
+    if config.labels == "exemplars" and plan["labeler"]:
+        chosen = choose_exemplars(services, voters, plan["embedder"], seed=config.seed)
+        label_chosen(services, files, chosen, run_id=request.run_id, model=config.labeler)
+    asked = gathered.image_ids if chosen is None else chosen.image_ids
+    labels = read_labels(services, asked, plan["labeler"])
     weight = DEFAULT_WEIGHT if config.label_weight is None else config.label_weight
     clustering = clustering_config(config)
     digest = digest_of(
@@ -75,6 +89,7 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
             "config": repr(clustering),
             "duplicates": config.duplicates,
             "embedder": plan["embedder"],
+            "labels": config.labels,
             "labeler": plan["labeler"],
             "labelled": sorted(labels),
             "label_weight": weight if labels else 0,
@@ -90,13 +105,12 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     if services.store.size(address("summary.json")) is None:
         from imageclust.clustering import cluster_vectors  # with SciPy; a stored result spares it
 
-        voters = _without(gathered, copies)
-        block = label_block([labels.get(image_id, ()) for image_id in voters.image_ids])
-        fused = fuse(voters.vectors, block, weight=weight if labels else 0, seed=config.seed)
-        result = cluster_vectors(fused, config=clustering)
-        documents = _documents(
-            services, gathered, voters, labels=labels, result=result, copies=copies
+        spread = None if chosen is None else spread_over(gathered, chosen, labels)
+        found = _Found(
+            gathered, voters, copies, labels if spread is None else spread.labels, spread
         )
+        result = cluster_vectors(_fused(found, weight=weight, seed=config.seed), config=clustering)
+        documents = _documents(services, found, result)
         services.store.write(address("embeddings.npy"), npy_bytes(gathered.vectors))
         for name, data in documents.items():
             services.store.write(address(name), data)
@@ -128,17 +142,29 @@ def _without(gathered: Gathered, copies: Copies) -> Gathered:
     return replace(gathered, image_ids=ids, vectors=gathered.vectors[rows])
 
 
-def _documents(
-    services: Services,
-    gathered: Gathered,
-    voters: Gathered,
-    *,
-    labels: dict[str, tuple[Label, ...]],
-    result: ClusteringResult,
-    copies: Copies,
-) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class _Found:
+    """All images, those of them that vote, and what is known of them before they are clustered."""
+
+    gathered: Gathered
+    voters: Gathered
+    copies: Copies
+    labels: dict[str, tuple[Label, ...]]
+    spread: Spread | None
+
+
+def _fused(found: _Found, *, weight: float, seed: int) -> NDArray[np.float32]:
+    """The voters' vectors, with their labels beside them when there are any."""
+    vectors = found.voters.vectors
+    if not found.labels or weight == 0:
+        return vectors
+    block = label_block([found.labels.get(image_id, ()) for image_id in found.voters.image_ids])
+    return fuse(vectors, block, weight=weight, seed=seed)
+
+
+def _documents(services: Services, found: _Found, result: ClusteringResult) -> dict[str, bytes]:
     """The files of a clustering by name; ``summary.json`` comes last and makes them count."""
-    ids = voters.image_ids
+    gathered, copies, ids = found.gathered, found.copies, found.voters.image_ids
     cluster_ids = [cluster_id(record.id) for record in result.clusters]
     clusters: list[JSON] = [
         {
@@ -156,7 +182,7 @@ def _documents(
             [ids[row] for row in np.flatnonzero(result.labels == record.id)]
             for record in result.clusters
         ],
-        labels=labels,
+        labels=found.labels,
         attributes={
             image_id: visual_attributes(
                 fact["fingerprint"]["colours"], fact["fingerprint"]["words"]
@@ -184,9 +210,13 @@ def _documents(
             "compared": copies.compared,
             "cosine_floor": round(copies.cosine_floor, 4),
         },
+        "labels": {"labelled": len(found.labels), "spread": 0}
+        if found.spread is None
+        else found.spread.to_json(),
         "result": _over_all(result, gathered.image_ids, ids, copies),
     }
     return {
+        "labels.jsonl": _spread_rows(found.spread),
         "assignments.jsonl": to_json_lines(_places(gathered, ids, result, copies)),
         "clusters.jsonl": to_json_lines(clusters),
         "briefs.jsonl": to_json_lines([brief.to_json() for brief in briefs]),
@@ -195,6 +225,22 @@ def _documents(
         ),
         "summary.json": json.dumps(summary).encode(),
     }
+
+
+def _spread_rows(spread: Spread | None) -> bytes:
+    """What PublishRun needs of labels that are stored nowhere else."""
+    if spread is None:
+        return b""
+    return to_json_lines(
+        [
+            {
+                "image_id": image_id,
+                "labels": [label.to_json() for label in labels],
+                "spread": image_id not in spread.own,
+            }
+            for image_id, labels in spread.labels.items()
+        ]
+    )
 
 
 def _places(

@@ -75,7 +75,9 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     clusters = _read_rows(services, request, "clusters.jsonl")
     similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
-    labels = read_labels(services, gathered.image_ids, request.plan["labeler"])
+    own = read_labels(services, gathered.image_ids, request.plan["labeler"])
+    spread = {row["image_id"]: row for row in _read_rows(services, request, "labels.jsonl")}
+    labels = _labels_of_run(request, own, spread)
     summary_uri = keys.join_uri(
         request.clusters["bucket"], request.clusters["prefix"] + "summary.json"
     )
@@ -91,7 +93,14 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         {**cluster, **_name_json(names[cluster["cluster_id"]]), "labels": top}
         for cluster, top in zip(clusters, _top_labels(services, request), strict=True)
     ]
-    found = _Found(outcomes, places, cluster_items, gathered, labels)
+    for image_id, row in spread.items():
+        if row["spread"]:
+            places[image_id]["labels_spread"] = True
+    # What an image itself was told, in whichever run, goes before what was spread to it.
+    spread_only = {i for i, row in spread.items() if row["spread"] and i not in own}
+    found = _Found(
+        outcomes, places, cluster_items, gathered, {**labels, **own}, frozenset(spread_only)
+    )
     services.table.put_many(_items(services, request, found))
     _index_vectors(services, request, found)
     seconds = {**request.seconds, "PublishRun": round(time.monotonic() - started, 3)}
@@ -109,6 +118,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
             "describer": request.names["model"],
             "placement": request.plan["embed"]["why"],
         },
+        "labels": {"mode": request.config.labels, **summary["labels"]},
         "duplicates": {"policy": request.config.duplicates, **summary["duplicates"]},
         "metrics": result["metrics"],
         "method": result["method"],
@@ -213,6 +223,18 @@ def _read_rows(services: Services, request: PublishRequest, name: str) -> list[J
     return parse_json_lines(services.store.read(uri))
 
 
+def _labels_of_run(
+    request: PublishRequest, own: dict[str, tuple[Label, ...]], spread: dict[str, JSON]
+) -> dict[str, tuple[Label, ...]]:
+    """The labels that this run went by, by image id."""
+    if request.config.labels != "exemplars":
+        return own
+    return {
+        image_id: tuple(Label.from_json(label) for label in row["labels"])
+        for image_id, row in spread.items()
+    }
+
+
 def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
     briefs = _read_rows(services, request, "briefs.jsonl")
     return [[name for name, _, _ in brief["labels"][:10]] for brief in briefs]
@@ -232,6 +254,7 @@ class _Found:
     clusters: list[JSON]
     gathered: Gathered
     labels: dict[str, tuple[Label, ...]]
+    spread_only: frozenset[str]
 
 
 def _items(services: Services, request: PublishRequest, found: _Found) -> Iterator[JSON]:
@@ -288,6 +311,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "notes": fact["notes"],
             "facts": fact["fingerprint"],
             "labels": [label.to_json() for label in found.labels.get(image_id, ())],
+            **({"labels_spread": True} if image_id in found.spread_only else {}),
             "uri": keys.join_uri(uploads, prefix + min(paths[image_id])),
             "thumbnail": keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image_id)),
         }

@@ -1,0 +1,136 @@
+"""``labels: exemplars``: a few hundred images are labelled, all others get labels from those.
+
+Provisional clusters say which images stand for many. A sample of other images is labelled too, only
+to measure how far the spread labels can be trusted; the run tells the result.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from imageclust import keys
+from imageclust.clustering import ClusteringConfig, cluster_vectors
+from imageclust.labels import Label
+from imageclust.labels.spread import Agreement, agreement, spread_labels
+from imageclust.models import JSON, FileSeen, ImageRef, digest_of
+from imageclust.steps.gather import Gathered
+from imageclust.steps.label import LabelBatch, label_batch
+from imageclust.wiring import Services
+
+_ENGINE = 1  # raise when a change here chooses other images
+
+# At most 120 x 3 + 40 requests to a paid service, a minute at ten a second.
+_IMAGES_A_CLUSTER = 20
+_MOST_CLUSTERS = 120
+_EXEMPLARS_A_CLUSTER = 3
+_MOST_SAMPLED = 40
+_POOL = 20_000  # images that are clustered for this; more show nothing new
+
+Labels = dict[str, tuple[Label, ...]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Image ids to label: those that labels spread from, and those that only measure it."""
+
+    exemplars: tuple[str, ...]
+    sample: tuple[str, ...]
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        return tuple(sorted((*self.exemplars, *self.sample)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """``labels`` of every image that has any, ``own`` the images that were labelled themselves."""
+
+    labels: Labels
+    own: frozenset[str]
+    measured: Agreement
+
+    def to_json(self) -> JSON:
+        measured = {name: round(value, 4) for name, value in asdict(self.measured).items()}
+        return {
+            "labelled": len(self.own),
+            "spread": len(self.labels.keys() - self.own),
+            "agreement": measured,
+        }
+
+
+def choose_exemplars(services: Services, voters: Gathered, embedder: str, *, seed: int) -> Chosen:
+    """The images to label, or what was chosen before for the same images."""
+    digest = digest_of(
+        {"exemplars": _ENGINE, "embedder": embedder, "images": voters.image_ids, "seed": seed}
+    )
+    uri = keys.join_uri(
+        services.settings.data_bucket, keys.clusters_key(digest[:32], "exemplars.json")
+    )
+    if services.store.size(uri) is None:
+        services.store.write(uri, json.dumps(asdict(_choose(voters, seed))).encode())
+    found = json.loads(services.store.read(uri))
+    return Chosen(tuple(found["exemplars"]), tuple(found["sample"]))
+
+
+def _choose(voters: Gathered, seed: int) -> Chosen:
+    n = len(voters.image_ids)
+    rng = np.random.default_rng([seed, 53])
+    pool = np.sort(rng.choice(n, min(n, _POOL), replace=False))
+    config = ClusteringConfig(
+        method="kmeans",
+        clusters=min(_MOST_CLUSTERS, math.ceil(n / _IMAGES_A_CLUSTER)),
+        seed=seed,
+    )
+    result = cluster_vectors(voters.vectors[pool], config=config)
+    shown = [row for record in result.clusters for row in record.exemplars[:_EXEMPLARS_A_CLUSTER]]
+    exemplars = np.unique(pool[shown])
+    others = np.setdiff1d(np.arange(n), exemplars)
+    count = min(_MOST_SAMPLED, math.ceil(len(others) / 10))
+    sample = np.sort(rng.choice(others, count, replace=False))
+    return Chosen(
+        tuple(voters.image_ids[row] for row in exemplars.tolist()),
+        tuple(voters.image_ids[row] for row in sample.tolist()),
+    )
+
+
+def label_chosen(
+    services: Services, files: Iterable[FileSeen], chosen: Chosen, *, run_id: str, model: str
+) -> None:
+    """Label what is not stored yet, batch by batch, so that a killed run asks for the rest only."""
+    wanted = set(chosen.image_ids)
+    refs: dict[str, ImageRef] = {}
+    for file in files:
+        if file.image_id in wanted:
+            refs.setdefault(file.image_id, ImageRef(file.image_id, file.uri, file.size))
+    images = [refs[image_id] for image_id in chosen.image_ids]
+    size = services.settings.label_batch
+    for start in range(0, len(images), size):
+        batch = LabelBatch(run_id=run_id, model=model, images=tuple(images[start : start + size]))
+        label_batch(services, batch)
+
+
+def spread_over(gathered: Gathered, chosen: Chosen, real: Labels) -> Spread:
+    """Spread the real labels of the chosen images over all images.
+
+    The agreement is measured on the sample with labels from the exemplars alone; then the sample's
+    labels spread too.
+    """
+    row = {image_id: place for place, image_id in enumerate(gathered.image_ids)}
+    exemplars = [image_id for image_id in chosen.exemplars if image_id in real]
+    sample = [image_id for image_id in chosen.sample if image_id in real]
+    few = gathered.vectors[[row[image_id] for image_id in (*exemplars, *sample)]]
+    guessed = spread_labels(few, range(len(exemplars)), _of(real, exemplars))[len(exemplars) :]
+    known = [*exemplars, *sample]
+    spread = spread_labels(gathered.vectors, [row[i] for i in known], _of(real, known))
+    return Spread(
+        labels={i: found for i, found in zip(gathered.image_ids, spread, strict=True) if found},
+        own=frozenset(known),
+        measured=agreement(guessed, _of(real, sample)),
+    )
+
+
+def _of(labels: Labels, image_ids: Sequence[str]) -> list[tuple[Label, ...]]:
+    return [labels[image_id] for image_id in image_ids]
