@@ -52,9 +52,11 @@ def plan_run(
     check_bounds(len(images), clustering_config(config))
 
     to_embed = _without_vectors(services, images, embedder.key)
-    to_label = [] if labeler is None else _without_labels(services, images, labeler.key)
+    # Exemplars are known once there are vectors: ClusterImages has them labelled.
+    every = labeler if config.labels == "full" else None
+    to_label = [] if every is None else _without_labels(services, images, every.key)
     joint = services.open_joint(config.embedder, config.preprocess, config.labeler)
-    if labeler is not None and joint is not None:
+    if every is not None and joint is not None:
         # Those that Embed is about to look at get their labels from the same inference.
         embedding = {image.image_id for image in to_embed}
         to_label = [image for image in to_label if image.image_id not in embedding]
@@ -82,7 +84,7 @@ def plan_run(
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",
-            "labeler": config.labeler if labeler is not None and joint is not None else "",
+            "labeler": config.labeler if every is not None and joint is not None else "",
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "embed")},
             "batch": services.settings.embed_batch,
             "concurrency": services.settings.map_concurrency,
