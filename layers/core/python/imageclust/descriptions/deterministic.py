@@ -37,6 +37,9 @@ from imageclust.models import ClusterBrief, ClusterName
 # of MobileNetV2 were more often wrong than right.
 _LEAST_WEIGHT = 0.125
 _LEAST_LIFT = 2.0
+# A label of fewer pictures names a group only if hardly any other of many groups has it.
+_LEAST_SHARE = 0.2
+_MANY = 20
 # A second label joins the title when it weighs at least so much of the first.
 _SECOND = 0.4
 # A label of so many pictures names a group even if other groups have it too.
@@ -67,8 +70,16 @@ class _Cluster:
         """Its first label tells it from the other clusters."""
         return bool(self.facts) and self.tells(self.facts[0])
 
-    def tells(self, fact: _Fact) -> bool:
+    def apart(self, fact: _Fact) -> bool:
+        """It is rarer in the other clusters; it can join a title."""
         return fact.weight >= _LEAST_WEIGHT and fact.lift >= min(_LEAST_LIFT, 0.8 * self.clusters)
+
+    def tells(self, fact: _Fact) -> bool:
+        """It can name the cluster by itself."""
+        if not self.apart(fact):
+            return False
+        alone = self.clusters >= _MANY and fact.lift >= 0.8 * self.clusters
+        return fact.share >= _LEAST_SHARE or alone
 
     def related(self, a: str, b: str) -> bool:
         """One is a kind of the other, both are kinds of the same, or they share their noun."""
@@ -134,10 +145,17 @@ def _titles(clusters: Sequence[_Cluster]) -> list[str]:
             take(places[0], _label_title(clusters[places[0]]) or "")
     for places in wanted.values():
         if len(places) > 1:
-            # The strongest claim comes last: it can keep the plain title if nothing is better.
-            for place in sorted(places, key=lambda i: (clusters[i].facts[0].weight, -i)):
+            strongest_first = sorted(places, key=lambda i: (-clusters[i].facts[0].weight, i))
+            for place in strongest_first:
                 rivals = [clusters[i] for i in places if i != place]
-                take(place, _apart(clusters[place], rivals, taken, last=place == places[-1]))
+                for title in _contrasts(clusters[place], rivals):
+                    if 0 < len(title) <= TITLE_LENGTH and title.casefold() not in taken:
+                        take(place, title)
+                        break
+            for place in strongest_first:
+                if place not in titles:
+                    plain = _label_title(clusters[place]) or ""
+                    take(place, plain if plain.casefold() not in taken else _numbered(plain, taken))
     looks = [
         (score, place, title)
         for place, cluster in enumerate(clusters)
@@ -162,7 +180,7 @@ def _label_title(cluster: _Cluster) -> str | None:
         enough = max(_LEAST_WEIGHT, _SECOND * first.weight)
         if (
             second.weight >= enough
-            and cluster.tells(second)
+            and cluster.apart(second)
             and not cluster.related(first.name, second.name)
         ):
             pair = _pair(cluster, first.name, second.name)
@@ -200,18 +218,8 @@ def _noun(name: str) -> str:
     return plural(name).rpartition(" ")[2].casefold()
 
 
-def _apart(cluster: _Cluster, rivals: Sequence[_Cluster], taken: set[str], *, last: bool) -> str:
-    """A title that tells a cluster from those of the same plain title."""
-    plain = _label_title(cluster) or ""
-    for title in _contrasts(cluster, rivals, plain):
-        if len(title) <= TITLE_LENGTH and title.casefold() not in taken:
-            return title
-    if plain.casefold() not in taken and last:
-        return plain
-    return plain if plain.casefold() not in taken else _numbered(plain, taken)
-
-
-def _contrasts(cluster: _Cluster, rivals: Sequence[_Cluster], plain: str) -> Iterator[str]:
+def _contrasts(cluster: _Cluster, rivals: Sequence[_Cluster]) -> Iterator[str]:
+    """Titles that tell a cluster from those of the same plain title, best first."""
     first = cluster.facts[0]
     ahead = {
         fact.name: fact.share - max(rival.share(fact.name) for rival in rivals)
@@ -237,7 +245,7 @@ def _contrasts(cluster: _Cluster, rivals: Sequence[_Cluster], plain: str) -> Ite
         yield _pair(cluster, first.name, fact.name) or ""
     single = _single(cluster, first.name)
     for look in look_modifiers(cluster.brief, [rival.brief for rival in rivals]):
-        yield f"{plain}, {look}"
+        yield f"{_label_title(cluster)}, {look}"
         yield f"{single}, {look}"
 
 
@@ -297,7 +305,7 @@ def _phrase(cluster: _Cluster) -> str:
 def _more(cluster: _Cluster, first: _Fact) -> Iterator[str]:
     """What the second most telling label adds to the first."""
     for fact in cluster.facts[1:]:
-        if not cluster.tells(fact):
+        if not cluster.apart(fact):
             continue
         if first.name in cluster.parents.get(fact.name, ()):
             within = fact.share / first.share

@@ -58,6 +58,7 @@ _LEAST_COLOUR_SHARE = 0.12
 _LEAST_COLOURED = 0.25
 # What a word must add to be worth its place in a title.
 _WORTH = 0.1
+_LIGHT = frozenset(("Dark", "Bright"))
 _SHAPES = frozenset(name for name in ADJECTIVES if name.endswith(" format"))
 # Said by the colour already.
 _IMPLIED = {("Dark", "Black"), ("Muted colours", "Grey"), ("Black and white", "Grey")}
@@ -83,8 +84,8 @@ def look_titles(brief: ClusterBrief, *, clusters: int, length: int) -> list[tupl
         elif name in LINES and share >= 0.5:
             nouns.append(_Word(name, weight))
         elif name in ADJECTIVES and share >= _LEAST_WORD_SHARE and _telling(name, share, lift):
-            # Half of it: people see colours and lines before they see that a picture is smooth.
-            adjectives.append(_Word(name, (weight - _WORTH) / 2))
+            # People see colours, lines and light before they see that a picture is smooth.
+            adjectives.append(_Word(name, weight if name in _LIGHT else (weight - _WORTH) / 2))
     covered = {name: share for name, share, _ in brief.attributes}
     titles: dict[str, float] = {}
     for noun in nouns:
