@@ -246,7 +246,7 @@ def test_the_cost_page_states_what_the_estimate_says() -> None:
         "Rekognition labels on 8 exemplars a cluster": (
             lambda n, k: stage(n, k, "labels", labels="exemplars")
         ),
-        "embedding with Titan or Nova": lambda n, k: stage(n, k, "embedding", **titan),
+        "embedding with Titan or Nova": lambda n, k: stage(n, k, "embedding", None, **titan),
         "embedding with an ONNX model on Lambda": lambda n, k: stage(n, k, "embedding"),
         "embedding with an ONNX model on one GPU": lambda n, k: stage(n, k, "embedding", GPU),
         "decoding and thumbnails": lambda n, k: stage(n, k, "decoding"),
