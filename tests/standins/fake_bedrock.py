@@ -96,7 +96,8 @@ class FakeBedrock:
 
     ``script`` holds replies or errors for the next Converse calls, used before ``reply``.
     ``events`` collects the EventBridge events of jobs; nothing delivers them, as they may come
-    late or never. ``conversations`` and ``jobs`` show what was asked.
+    late or never. ``conversations`` and ``jobs`` show what was asked. ``not_enabled`` closes the
+    embedding models to the account; ``refuses`` tells of a JPEG whether they refuse it.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class FakeBedrock:
         self.batch = batch or BatchPlan()
         self.script: list[str | AwsError] = []
         self.throttle_next = 0
+        self.not_enabled = False
+        self.refuses: Callable[[bytes], bool] = lambda picture: False
         self.events: list[JSON] = []
         self.conversations: list[JSON] = []
         self.jobs: dict[str, _Job] = {}
@@ -148,8 +151,14 @@ class FakeBedrock:
 
     def _invoke(self, request: JSON) -> JSON:
         self._maybe_throttle()
+        if self.not_enabled:
+            raise AwsError(
+                "AccessDeniedException",
+                "You don't have access to the model with the specified model ID.",
+            )
         body = json.loads(request["body"])
         if "titan-embed-image" in request["modelId"]:
+            self._refuse(body["inputImage"])
             size = body["embeddingConfig"]["outputEmbeddingLength"]
             answer: JSON = {"embedding": _vector(body["inputImage"], size), "message": None}
         else:
@@ -158,9 +167,14 @@ class FakeBedrock:
             asked = body["singleEmbeddingParams"]
             assert asked["embeddingPurpose"] == "CLUSTERING"
             picture = asked["image"]["source"]["bytes"]
+            self._refuse(picture)
             row = _vector(picture, asked["embeddingDimension"])
             answer = {"embeddings": [{"embeddingType": "IMAGE", "embedding": row}]}
         return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
+
+    def _refuse(self, picture: str) -> None:
+        if self.refuses(base64.b64decode(picture)):
+            raise AwsError("ValidationException", "Malformed input request: the image is unusable")
 
     def _maybe_throttle(self) -> None:
         if self.throttle_next:

@@ -137,6 +137,26 @@ def test_a_fault_of_the_store_is_not_a_property_of_the_image(services: Services)
     }  # fmt: skip
 
 
+def test_a_picture_that_the_embedder_refuses_is_rejected(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = services.open_embedder("builtin", "default")
+    embed_all = embedder.embed
+
+    def refusing(images: list[Any]) -> Any:
+        rows = embed_all(images)
+        rows[1] = np.nan
+        return rows
+
+    monkeypatch.setattr(embedder, "embed", refusing)
+    batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg", "c.jpg"))
+    said = embed_batch(services, batch)
+    assert (said["embedded"], said["rejected"]) == (2, 1)
+    found = gather(services, [image.image_id for image in batch.images], embedder.key)
+    assert list(found.rejected) == [batch.images[1].image_id]
+    assert np.isfinite(found.vectors).all()
+
+
 def test_vectors_are_float16_rows_with_a_sidecar(services: Services) -> None:
     batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg", "c.jpg"))
     shard = embed_batch(services, batch)["shard"]

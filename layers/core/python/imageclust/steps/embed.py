@@ -71,8 +71,7 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         return {"shard": "", "embedded": 0, "rejected": len(images), "reused": reused}
 
     processed = process_images(services, images, min_side=embedder.min_side)
-    good = [item for item in processed if not isinstance(item, RejectedImage)]
-    pixels = [item.pixels for item in good]
+    pixels = [item.pixels for item in processed if not isinstance(item, RejectedImage)]
     joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
     if joint is None:
         vectors = embedder.embed(pixels).astype(np.float16)
@@ -81,6 +80,7 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         vectors = features.astype(np.float16)
         # Before the vectors: an image with a stored vector has its labels stored too.
         store_labels(services, joint.labeler, images, processed, answers)
+    processed, vectors = _without_refused(processed, vectors)
     shard = keys.shard_id(image.image_id for image in images)
     bucket = services.settings.data_bucket
     rows: list[JSON] = []
@@ -113,10 +113,25 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
     services.table.put_many(pointers)
     return {
         "shard": shard,
-        "embedded": len(good),
-        "rejected": len(images) - len(good),
+        "embedded": len(vectors),
+        "rejected": len(images) - len(vectors),
         "reused": len(batch.images) - len(images),
     }
+
+
+def _without_refused(
+    processed: "list[Processed | RejectedImage]", vectors: NDArray[np.float16]
+) -> "tuple[list[Processed | RejectedImage], NDArray[np.float16]]":
+    """A picture that the embedder gave no numbers for is rejected; its row goes."""
+    usable: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+    told = iter(usable)
+    kept = [
+        RejectedImage("unsupported", "The embedding model does not take this picture.")
+        if not isinstance(item, RejectedImage) and not next(told)
+        else item
+        for item in processed
+    ]
+    return kept, vectors[usable]
 
 
 def _record_failed(

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 
 from imageclust.adapters.aws.clients import Clients
-from imageclust.adapters.aws.failures import translated
+from imageclust.adapters.aws.failures import code_of, translated
 from imageclust.adapters.aws.pictures import jpeg_within
-from imageclust.errors import CorruptData, UnknownModel
+from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, UnknownModel
 from imageclust.models import JSON
 
 _THREADS = 8
@@ -99,25 +100,35 @@ class BedrockEmbedder:
         self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v1"
 
     def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """``(n, dimension)`` float32, L2-normalised; a few requests at a time."""
+        """``(n, dimension)`` float32, L2-normalised; a few requests at a time.
+
+        The row of a picture that the model refuses is NaN.
+
+        Raises:
+            InvalidInput: the model refuses every picture, or is not open to this account.
+            Throttled: the service kept asking to slow down.
+        """
         if not len(images):
             return np.zeros((0, self.dimension), dtype=np.float32)
         with ThreadPoolExecutor(min(_THREADS, len(images))) as pool:
-            rows = np.stack(list(pool.map(self._embed, images)))
+            answers = list(pool.map(self._embed, images))
+        refused = [answer for answer in answers if isinstance(answer, InvalidInput)]
+        if len(refused) == len(answers):
+            raise refused[0]
+        nothing = np.full(self.dimension, np.nan)
+        rows = np.stack([nothing if isinstance(a, InvalidInput) else a for a in answers])
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+        return np.asarray(rows / np.where(lengths == 0, 1, lengths), dtype=np.float32)
 
-    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
-        body = self._model.body(base64.b64encode(data).decode(), self.dimension)
-        with translated(f"Bedrock model {self._model_id}"):
-            answer = self._clients.bedrock_runtime.invoke_model(
-                modelId=self._model_id,
-                body=json.dumps(body),
-                contentType="application/json",
-                accept="application/json",
-            )
-            text = answer["body"].read()
+    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64] | InvalidInput:
+        """The vector of one picture, or why the model does not take this one."""
+        try:
+            data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
+            text = self._ask(data)
+        except (NotFound, UnknownModel):  # true of every picture
+            raise
+        except InvalidInput as error:
+            return error
         try:
             row = np.asarray(self._model.vector(json.loads(text)), dtype=np.float64)
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -125,3 +136,24 @@ class BedrockEmbedder:
         if row.shape != (self.dimension,) or not np.isfinite(row).all():
             raise CorruptData(f"{self._model_id} answered with a vector of shape {row.shape}.")
         return row
+
+    def _ask(self, picture: bytes) -> bytes:
+        body = self._model.body(base64.b64encode(picture).decode(), self.dimension)
+        try:
+            with translated(f"Bedrock model {self._model_id}", refused={"ValidationException"}):
+                answer = self._clients.bedrock_runtime.invoke_model(
+                    modelId=self._model_id,
+                    body=json.dumps(body),
+                    contentType="application/json",
+                    accept="application/json",
+                )
+                return answer["body"].read()
+        except Permanent as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and code_of(cause) == "AccessDeniedException":
+                raise UnknownModel(
+                    f"The Bedrock model {self._model_id} is not open to this account here: ask for "
+                    f"access to it in the Bedrock console of this region, or choose another "
+                    f"embedder. {error}"
+                ) from error
+            raise
