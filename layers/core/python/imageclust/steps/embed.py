@@ -123,7 +123,7 @@ def _without_refused(
     processed: "list[Processed | RejectedImage]", vectors: NDArray[np.float16]
 ) -> "tuple[list[Processed | RejectedImage], NDArray[np.float16]]":
     """A picture that the embedder gave no numbers for is rejected; its row goes."""
-    usable: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
+    usable = np.asarray(np.isfinite(vectors).all(axis=1))
     told = iter(usable)
     kept = [
         RejectedImage("unsupported", "The embedding model does not take this picture.")
