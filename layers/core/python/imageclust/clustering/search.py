@@ -28,6 +28,7 @@ from imageclust.clustering.records import SearchEntry
 
 TOP = 10
 _NEAR_BEST = 0.85
+_MANY = 8000
 Checkpoint = MutableMapping[str, bytes]
 
 
@@ -193,7 +194,8 @@ class _Search:
         min_size, max_size = config.min_size or 1, config.max_size or len(rows)
         fitted = fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
         if candidate.method == "kmeans" and not np.array_equal(fitted, labels):
-            return bounded_kmeans(rows, fitted, min_size=min_size, max_size=max_size)
+            rounds = 25 if len(rows) <= _MANY else 6
+            return bounded_kmeans(rows, fitted, min_size=min_size, max_size=max_size, rounds=rounds)
         return fitted
 
 
