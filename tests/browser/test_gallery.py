@@ -42,7 +42,7 @@ def test_all_is_there_and_every_picture_loads(results: Path, open_page: OpenPage
     for landmark in ("banner", "main", "contentinfo", "navigation"):
         expect(page.get_by_role(landmark)).to_have_count(1)
     assert load_all_pictures(page) == []
-    assert page.evaluate("document.images.length") > 51
+    assert page.evaluate("document.images.length") > 35
 
 
 def test_every_link_on_the_page_leads_somewhere(results: Path, open_page: OpenPage) -> None:
@@ -82,11 +82,12 @@ def test_a_hostile_name_is_only_a_name(results: Path, open_page: OpenPage) -> No
     assert page.locator("[onerror], script, img[src='x']").count() == 0
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_sticks_out_sideways(results: Path, open_page: OpenPage, width: int) -> None:
-    page = open_page((results / "index.html").as_uri(), width=width, height=780)
+def test_nothing_sticks_out_sideways(results: Path, open_page: OpenPage) -> None:
+    page = open_page((results / "index.html").as_uri())
     page.evaluate(ALL_OPEN)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (320, 360, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 780})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_the_keyboard_reaches_all_and_shows_where_it_is(results: Path, open_page: OpenPage) -> None:
