@@ -131,6 +131,8 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
         for stale in thumbnails.iterdir():
             if stale.suffix == ".webp" and stale.name not in wanted:
                 stale.unlink()
+        # Ranks of an earlier search do not belong to this run.
+        shutil.rmtree(out / "search", ignore_errors=True)
         for item in services.store.list(bucket, prefix):
             target = out / item.uri[root:]
             target.parent.mkdir(parents=True, exist_ok=True)
