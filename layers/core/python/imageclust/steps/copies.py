@@ -6,18 +6,20 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclust import keys
-from imageclust.duplicates import DuplicateReport, Pictures, Thresholds, find_duplicates
 from imageclust.embedding import BUILTIN
 from imageclust.errors import NotFound, RejectedImage
-from imageclust.images import decode_image
 from imageclust.models import JSON, digest_of
 from imageclust.steps.gather import Gathered
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:  # OpenCV loads where copies are looked for
+    from imageclust.duplicates import DuplicateReport, Thresholds
 
 _ENGINE = 1  # raise when a change of the search changes what it finds
 _THUMBNAILS_KEPT = 4096  # about 15 KB each
@@ -76,7 +78,9 @@ def find_copies(services: Services, gathered: Gathered, embedder: str) -> Copies
     return Copies.from_json(json.loads(services.store.read(uri)))
 
 
-def _thresholds(n: int, embedder: str) -> Thresholds:
+def _thresholds(n: int, embedder: str) -> "Thresholds":
+    from imageclust.duplicates import Thresholds
+
     usual = Thresholds.for_size(n)
     if not embedder.startswith(BUILTIN):
         return usual
@@ -87,7 +91,10 @@ def _thresholds(n: int, embedder: str) -> Thresholds:
     )
 
 
-def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Copies:
+def _find(services: Services, gathered: Gathered, thresholds: "Thresholds") -> Copies:
+    from imageclust.duplicates import Pictures, find_duplicates
+    from imageclust.images import decode_image
+
     ids = gathered.image_ids
     facts = [gathered.facts[image_id] for image_id in ids]
     prints = [fact["fingerprint"] for fact in facts]
@@ -121,7 +128,7 @@ def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Cop
     return _by_image(report, ids)
 
 
-def _by_image(report: DuplicateReport, ids: tuple[str, ...]) -> Copies:
+def _by_image(report: "DuplicateReport", ids: tuple[str, ...]) -> Copies:
     return Copies(
         keepers={ids[row]: ids[keeper] for row, keeper in sorted(report.duplicate_of().items())},
         similar=tuple((ids[a], ids[b], score) for a, b, score in report.similar),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from imageclust import keys
-from imageclust.clustering import ClusteringConfig, cluster_vectors
+from imageclust.clustering import ClusteringConfig
 from imageclust.labels import Label
 from imageclust.labels.spread import Agreement, agreement, spread_labels
 from imageclust.models import JSON, FileSeen, ImageRef, digest_of
@@ -79,6 +79,8 @@ def _choose(voters: Gathered, seed: int) -> Chosen:
     n = len(voters.image_ids)
     rng = np.random.default_rng([seed, 53])
     pool = np.sort(rng.choice(n, min(n, _POOL), replace=False))
+    from imageclust.clustering import cluster_vectors  # with SciPy, only where it is needed
+
     config = ClusteringConfig(
         method="kmeans",
         clusters=min(_MOST_CLUSTERS, math.ceil(n / _IMAGES_A_CLUSTER)),
