@@ -28,6 +28,7 @@ from imageclust.clustering.records import SearchEntry
 
 TOP = 10
 _NEAR_BEST = 0.85
+_LITTLE_NOISE = 0.05
 _MANY = 8000
 Checkpoint = MutableMapping[str, bytes]
 
@@ -175,9 +176,15 @@ class _Search:
         a handful of tight clusters: the silhouette counts times the share that is not noise.
         """
         kept = [e.metrics["silhouette"] * (1 - e.metrics["noise_share"]) for e in self.entries]
-        floor = _NEAR_BEST * max(*kept, 0.0)
+        # What leaves many rows out scores on easy ones: it does not set the mark for the others.
+        whole = [
+            value
+            for entry, value in zip(self.entries, kept, strict=True)
+            if entry.metrics["noise_share"] <= _LITTLE_NOISE
+        ]
+        peak = max(whole or kept)
         for entry, value in zip(self.entries, kept, strict=True):
-            entry.metrics["near_best"] = float(value >= floor or max(kept) <= 0)
+            entry.metrics["near_best"] = float(peak <= 0 or value >= _NEAR_BEST * peak)
         self.entries.sort(key=lambda e: (-e.metrics["near_best"], -e.composite))
 
     def _bounded(self, labels: Labels, candidate: Candidate) -> Labels:
