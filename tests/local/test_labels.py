@@ -86,6 +86,7 @@ def test_exemplars_label_a_few_and_spread_the_rest(tmp_path: Path, photos: Path)
 
     stored = list((tmp_path / "home" / "data" / "labels").rglob("*.jsonl"))
     assert sum(len(path.read_text().splitlines()) for path in stored) == told["labelled"]
+    assert all(path.parent.name.endswith("-thumbnail") for path in stored)
     found = images(tmp_path)
     assert sum(image.get("labels_spread", False) for image in found) == told["spread"]
     spread = [image for image in found if image.get("labels_spread")]

@@ -75,13 +75,12 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     if config.duplicates == "confirmed":
         copies = find_copies(services, gathered, plan["embedder"])
     voters = _without(gathered, copies)
-    chosen = None
-    if config.labels == "exemplars" and plan["labeler"]:
+    chosen, asked, labeler = None, gathered.image_ids, plan["labeler"]
+    if config.labels == "exemplars" and labeler:
         chosen = choose_exemplars(services, voters, plan["embedder"], seed=config.seed)
-        label_chosen(services, files, chosen, run_id=request.run_id, model=config.labeler)
-    asked = gathered.image_ids if chosen is None else chosen.image_ids
-    labels = read_labels(services, asked, plan["labeler"])
-    weight = DEFAULT_WEIGHT if config.label_weight is None else config.label_weight
+        asked, labeler = chosen.image_ids, label_chosen(services, chosen, model=config.labeler)
+    labels = read_labels(services, asked, labeler)
+    weight = _label_weight(config)
     clustering = clustering_config(config)
     digest = digest_of(
         {
@@ -90,7 +89,7 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
             "duplicates": config.duplicates,
             "embedder": plan["embedder"],
             "labels": config.labels,
-            "labeler": plan["labeler"],
+            "labeler": labeler,
             "labelled": sorted(labels),
             "label_weight": weight if labels else 0,
             "images": gathered.image_ids,
@@ -122,6 +121,18 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
         **summary["counts"],
         "describe": _how_to_describe(services, config, summary["counts"]["clusters"]),
     }
+
+
+def _label_weight(config: RunConfig) -> float:
+    """The configured say of the labels, or the default.
+
+    By default spread labels name the clusters and have no say in them: they come from the vectors,
+    so they tell nothing new. (Measured with MobileNetV2 and weight .05: NMI falls by .007 on
+    houses_rooms and by .006 on caltech45, where the images' own labels add .001 and .004.)
+    """
+    if config.label_weight is not None:
+        return config.label_weight
+    return 0.0 if config.labels == "exemplars" else DEFAULT_WEIGHT
 
 
 def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> str:

@@ -6,18 +6,19 @@ to measure how far the spread labels can be trusted; the run tells the result.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig
+from imageclust.images import decode_image
 from imageclust.labels import Label
 from imageclust.labels.spread import Agreement, agreement, spread_labels
-from imageclust.models import JSON, FileSeen, ImageRef, digest_of
+from imageclust.models import JSON, digest_of, to_json_lines
+from imageclust.ports import Labeler
 from imageclust.steps.gather import Gathered
-from imageclust.steps.label import LabelBatch, label_batch
 from imageclust.wiring import Services
 
 _ENGINE = 1  # raise when a change here chooses other images
@@ -98,20 +99,53 @@ def _choose(voters: Gathered, seed: int) -> Chosen:
     )
 
 
-def label_chosen(
-    services: Services, files: Iterable[FileSeen], chosen: Chosen, *, run_id: str, model: str
-) -> None:
-    """Label what is not stored yet, batch by batch, so that a killed run asks for the rest only."""
-    wanted = set(chosen.image_ids)
-    refs: dict[str, ImageRef] = {}
-    for file in files:
-        if file.image_id in wanted:
-            refs.setdefault(file.image_id, ImageRef(file.image_id, file.uri, file.size))
-    images = [refs[image_id] for image_id in chosen.image_ids]
+def label_chosen(services: Services, chosen: Chosen, *, model: str) -> str:
+    """Label what is not stored yet; returns the name under which the labels are stored.
+
+    The thumbnails are labelled: they are at hand, and the function that clusters has no room for
+    the codecs of every format. The name tells, so that no one takes these for labels of the whole
+    picture. Batch by batch, so that a killed run asks for the rest only; an image that the labeler
+    refuses is asked for again by the next run.
+    """
+    labeler = services.open_labeler(model)
+    if labeler is None:
+        return ""
+    name = f"{labeler.key}-thumbnail"
+    stored = services.table.get_many(
+        (keys.label_pk(name, image_id), keys.POINTER_SK) for image_id in chosen.image_ids
+    )
+    missing = [
+        i for i in chosen.image_ids if (keys.label_pk(name, i), keys.POINTER_SK) not in stored
+    ]
     size = services.settings.label_batch
-    for start in range(0, len(images), size):
-        batch = LabelBatch(run_id=run_id, model=model, images=tuple(images[start : start + size]))
-        label_batch(services, batch)
+    for start in range(0, len(missing), size):
+        _label(services, labeler, name, missing[start : start + size])
+    return name
+
+
+def _label(services: Services, labeler: Labeler, name: str, image_ids: Sequence[str]) -> None:
+    bucket = services.settings.data_bucket
+    pictures = [
+        decode_image(services.store.read(keys.join_uri(bucket, keys.thumbnail_key(i)))).pixels
+        for i in image_ids
+    ]
+    rows: list[JSON] = [
+        {
+            "image_id": image_id,
+            "labels": [label.to_json() for label in answer.labels],
+            "model_version": answer.model_version,
+            "error": answer.error,
+        }
+        for image_id, answer in zip(image_ids, labeler.label(pictures), strict=True)
+    ]
+    shard = keys.shard_id(image_ids)
+    uri = keys.join_uri(bucket, keys.label_key(name, shard))
+    services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
+    services.table.put_many(
+        {"pk": keys.label_pk(name, row["image_id"]), "sk": keys.POINTER_SK, "shard": shard}
+        for row in rows
+        if not row["error"]
+    )
 
 
 def spread_over(gathered: Gathered, chosen: Chosen, real: Labels) -> Spread:
