@@ -1,0 +1,108 @@
+"""Exemplars through Rekognition and confirmed copies, on the AWS adapters."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import cv2
+import pytest
+from imageclust import keys, wiring
+from imageclust.models import RunConfig
+from imageclust.settings import Settings
+from imageclust.steps.ingest import ensure_collection
+from imageclust.steps.start_run import start_run
+from imageclust.wiring import Services
+from moto import mock_aws
+
+from local.workflows import LocalWorkflows
+from tests.conftest import jpeg, picture
+from tests.infra.from_template import resources_from_template
+from tests.standins.fake_rekognition import FakeRekognition
+from tests.standins.fake_s3vectors import FakeS3Vectors
+
+EACH = 30
+CONFIG = {"embedder": "builtin", "describer": "deterministic", "clusters": 2, "method": "kmeans"}
+
+
+@pytest.fixture
+def rekognition() -> FakeRekognition:
+    return FakeRekognition(throttle_share=0.05)
+
+
+@pytest.fixture
+def services(rekognition: FakeRekognition) -> Iterator[Services]:
+    with mock_aws(), FakeS3Vectors().serve(), rekognition.serve():
+        resources_from_template().create(
+            s3=boto3.client("s3"),
+            dynamodb=boto3.client("dynamodb"),
+            uploads_bucket="uploads",
+            data_bucket="data",
+            table_name="imageclust",
+        )
+        boto3.client("s3vectors").create_vector_bucket(vectorBucketName="vectors")
+        boto3.client("scheduler").create_schedule_group(Name="imageclust")
+        made = wiring.aws_services(
+            Settings(
+                vector_bucket="vectors",
+                schedule_group="imageclust",
+                schedule_role_arn="arn:aws:iam::123456789012:role/scheduler",
+                start_function_arn="arn:aws:lambda:us-east-1:123456789012:function:start-run",
+                rekognition_per_second=10_000,
+            )
+        )
+        yield made
+        made.close()
+
+
+def run(services: Services, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import replace
+
+    workflows = LocalWorkflows(services.store, home=folder)
+    here = replace(services, workflows=workflows)
+    wiring.use(here)
+    now = datetime.now(UTC)
+    ensure_collection(here, "holiday", now=now)
+    run_id = start_run(
+        here,
+        collection="holiday",
+        config=RunConfig.from_json({**CONFIG, **config}),
+        trigger="api",
+        now=now,
+    )
+    execution = workflows.wait(run_id)
+    assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
+    item = here.table.get(keys.collection_pk("holiday"), keys.run_sk(run_id))
+    assert item is not None
+    return item
+
+
+def test_exemplars_ask_rekognition_for_a_few_and_a_copy_follows(
+    services: Services,
+    rekognition: FakeRekognition,
+    tmp_path: Path,
+    make_photos: Callable[..., Path],
+) -> None:
+    photos = make_photos(families=2, each=EACH)
+    first = picture(0, size=(384, 288))
+    (photos / "large.jpg").write_bytes(jpeg(first))
+    small = cv2.resize(first, (192, 144), interpolation=cv2.INTER_AREA)
+    (photos / "small.jpg").write_bytes(jpeg(small))
+    for path in sorted(photos.rglob("*.jpg")):
+        key = f"holiday/{path.relative_to(photos)}"
+        boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
+
+    item = run(services, tmp_path, {"labels": "exemplars"})
+    told = item["labels"]
+    assert item["images"]["to_label"] == 0
+    assert told["mode"] == "exemplars"
+    assert told["labelled"] == rekognition.calls - rekognition.throttled <= 0.4 * 2 * EACH
+    assert told["agreement"]["images"] > 0
+    clusters = services.table.query(keys.run_pk(item["run_id"]), prefix="cluster#").items
+    assert all(cluster["labels"] for cluster in clusters)
+
+    file = services.table.get(keys.run_pk(item["run_id"]), keys.file_sk("duplicate", "small.jpg"))
+    assert file is not None
+    assert file["duplicate_of"] == "large.jpg"
+    assert services.store.size(f"s3://data/exports/{item['run_id']}/similar.csv")
