@@ -142,31 +142,41 @@ def _name_files(
 
 def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) -> list[FileSeen]:
     known = services.table.get_many((keys.seen_pk(item.uri), keys.POINTER_SK) for item in chunk)
-
-    def name(item: StoredObject) -> tuple[FileSeen, JSON | None]:
+    named: dict[str, FileSeen] = {}
+    unread: list[tuple[StoredObject, FileSeen]] = []
+    for item in chunk:
         file = FileSeen(path=item.uri[root:], uri=item.uri, size=item.size)
         pointer = known.get((keys.seen_pk(item.uri), keys.POINTER_SK))
         if pointer and (pointer["etag"], pointer["size"]) == (item.etag, item.size):
-            return replace(file, image_id=pointer["image_id"]), None
-        try:
-            image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
-        except NotFound:
-            return replace(file, reason="the file was removed while the run was reading it"), None
-        except (InvalidInput, Permanent) as error:
-            return replace(file, reason=str(error)), None
-        pointer = {
-            "pk": keys.seen_pk(item.uri),
-            "sk": keys.POINTER_SK,
-            "etag": item.etag,
-            "size": item.size,
-            "image_id": image_id,
-        }
-        return replace(file, image_id=image_id), pointer
+            named[item.uri] = replace(file, image_id=pointer["image_id"])
+        else:
+            unread.append((item, file))
+    if unread:
+        with ThreadPoolExecutor(_READERS) as pool:
+            answers = list(pool.map(lambda pair: _read_name(services, *pair), unread))
+        services.table.put_many(pointer for _, pointer in answers if pointer)
+        named.update((file.uri, file) for file, _ in answers)
+    return [named[item.uri] for item in chunk]
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        answers = list(pool.map(name, chunk))
-    services.table.put_many(pointer for _, pointer in answers if pointer)
-    return [file for file, _ in answers]
+
+def _read_name(
+    services: Services, item: StoredObject, file: FileSeen
+) -> tuple[FileSeen, JSON | None]:
+    """The file with the digest of its content and what to remember, or the reason it has none."""
+    try:
+        image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
+    except NotFound:
+        return replace(file, reason="the file was removed while the run was reading it"), None
+    except (InvalidInput, Permanent) as error:
+        return replace(file, reason=str(error)), None
+    pointer = {
+        "pk": keys.seen_pk(item.uri),
+        "sk": keys.POINTER_SK,
+        "etag": item.etag,
+        "size": item.size,
+        "image_id": image_id,
+    }
+    return replace(file, image_id=image_id), pointer
 
 
 def _sample(files: list[FileSeen], config: RunConfig, keep: Collection[str]) -> list[FileSeen]:

@@ -1,0 +1,93 @@
+"""PlanRun: which files, which images, and what is left to do."""
+
+from typing import Any
+
+import pytest
+from imageclust import keys
+from imageclust.errors import NotFound
+from imageclust.models import FileSeen, RunConfig, RunRequest
+from imageclust.steps.gather import read_files
+from imageclust.steps.plan_run import plan_run
+from imageclust.wiring import Services
+
+from tests.conftest import jpeg, picture
+
+PLAIN: dict[str, Any] = {"embedder": "builtin", "labels": "off"}
+
+
+def upload(services: Services, count: int) -> None:
+    for number in range(count):
+        uri = keys.join_uri("uploads", f"c/{number:02d}.jpg")
+        services.store.write(uri, jpeg(picture(number)))
+
+
+def planned(services: Services, **more: Any) -> list[FileSeen]:
+    keep = more.pop("keep", ())
+    request = RunRequest("r", "c", RunConfig(**PLAIN, **more), "api")
+    return read_files(services, plan_run(services, request, keep=keep)["files"])
+
+
+def paths(files: list[FileSeen]) -> set[str]:
+    return {file.path for file in files}
+
+
+def test_a_larger_sample_holds_the_smaller_one(services: Services) -> None:
+    upload(services, 20)
+    small, large = planned(services, sample=0.2), planned(services, sample=0.5)
+    assert (len(small), len(large)) == (4, 10)
+    assert paths(small) < paths(large)
+    assert paths(planned(services, sample=0.2)) == paths(small)
+    assert paths(planned(services, sample=0.2, seed=1)) != paths(small)
+
+
+def test_named_files_stay_in_the_sample(services: Services) -> None:
+    upload(services, 20)
+    small = paths(planned(services, sample=0.1))
+    named = {f"{n:02d}.jpg" for n in (3, 7, 11)}
+    assert paths(planned(services, sample=0.1, keep=named)) == small | named
+
+
+def test_content_is_read_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(services, 5)
+    first = planned(services)
+    read: list[str] = []
+    original = services.store.read
+
+    def counting(uri: str) -> bytes:
+        read.append(uri)
+        return original(uri)
+
+    monkeypatch.setattr(services.store, "read", counting)
+    assert planned(services) == first
+    assert not [uri for uri in read if uri.startswith("s3://uploads/")]
+    services.store.write("s3://uploads/c/02.jpg", jpeg(picture(99)) + b"changed")
+    changed = planned(services)
+    assert [uri for uri in read if "uploads" in uri] == ["s3://uploads/c/02.jpg"]
+    assert changed[2].image_id != first[2].image_id
+    assert [file.path for file in changed] == [file.path for file in first]
+
+
+def test_a_file_that_goes_while_it_is_read_has_a_reason(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(services, 3)
+    original = services.store.read
+
+    def vanishing(uri: str) -> bytes:
+        if uri.endswith("01.jpg"):
+            raise NotFound("gone")
+        return original(uri)
+
+    monkeypatch.setattr(services.store, "read", vanishing)
+    found = planned(services)
+    assert [bool(file.image_id) for file in found] == [True, False, True]
+    assert "removed while" in (found[1].reason or "")
+
+
+def test_when_time_is_up_what_was_read_stays_read(services: Services) -> None:
+    upload(services, 3)
+    times = iter([0.0, *[10_000.0] * 10])
+    request = RunRequest("r", "c", RunConfig(**PLAIN), "api")
+    plan = plan_run(services, request, clock=lambda: next(times))
+    assert plan["complete"], "one chunk is always done"
+    assert plan["images"]["distinct"] == 3
