@@ -13,7 +13,6 @@ import numpy as np
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig
-from imageclust.images import decode_image
 from imageclust.labels import Label
 from imageclust.labels.spread import Agreement, agreement, spread_labels
 from imageclust.models import JSON, digest_of, to_json_lines
@@ -124,6 +123,8 @@ def label_chosen(services: Services, chosen: Chosen, *, model: str) -> str:
 
 
 def _label(services: Services, labeler: Labeler, name: str, image_ids: Sequence[str]) -> None:
+    from imageclust.images import decode_image  # with OpenCV; stored labels spare it
+
     bucket = services.settings.data_bucket
     pictures = [
         decode_image(services.store.read(keys.join_uri(bucket, keys.thumbnail_key(i)))).pixels
