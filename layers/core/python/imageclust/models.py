@@ -188,7 +188,7 @@ class FileSeen:
         )
 
     def to_json(self) -> JSON:
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return {k: v for k, v in vars(self).items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class Outcome:
     reason: str = ""
 
     def to_json(self) -> JSON:
-        return dataclasses.asdict(self)
+        return dict(vars(self))  # flat, and written for every file of a run
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
