@@ -92,7 +92,7 @@ def compare_folder(
     include = [_inside(photos, name) for name in comparison.include]
     rules = read_pairs(comparison.pairs, photos) if comparison.pairs else []
     keep = {*include, *(path for first, second, _ in rules for path in (first, second))}
-    services = open_services(home, exclude=[out])
+    services = open_services(home)
     use(services)
     with closing(services):
         configs = _configurations(services, comparison)

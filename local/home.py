@@ -1,7 +1,7 @@
 """The state folder of this machine, and the services over it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from imageclust.wiring import Services, local_services
@@ -28,7 +28,6 @@ def open_services(
     home: Path,
     *,
     listener: Callable[[str, Event], None] | None = None,
-    exclude: Sequence[Path] = (),
     base_url: str = "http://127.0.0.1:8080",
 ) -> Services:
     """Services over the state folder; PermissionError or OSError when it cannot be made."""
@@ -37,5 +36,4 @@ def open_services(
         workflows=lambda store: LocalWorkflows(store, home=home, listener=listener),
         base_url=base_url,
         model_folders=model_folders(),
-        exclude=exclude,
     )

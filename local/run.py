@@ -1,14 +1,14 @@
 """``imageclust run``: a folder through the workflow, its results to another folder."""
 
 import errno
+import fcntl
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -62,12 +62,11 @@ def run_folder(
     name = check_collection_name(collection) if collection else name_for(photos)
     home.mkdir(parents=True, exist_ok=True)
     progress = Progress(sys.stderr)
-    services = open_services(home, listener=progress.tell, exclude=[out])
+    services = open_services(home, listener=progress.tell)
     use(services)
     with closing(services):
-        with progress:
-            link_photos(home, name, photos)
-            record = _run(services, name, config)
+        with progress, _only_one(home, name):
+            record = _run(services, name, config, lambda: link_photos(home, name, photos))
         if record["state"] == "SUCCEEDED":
             copy_results(services, record, out)
             record = json.loads((out / "run.json").read_bytes())
@@ -76,15 +75,37 @@ def run_folder(
     return RunOutcome(record=record, failure=record.get("failure"))
 
 
-def _run(services: Services, collection: str, config: RunConfig) -> JSON:
-    """Finish the collection's interrupted run of this configuration, else start one; wait."""
+@contextmanager
+def _only_one(home: Path, collection: str) -> Iterator[None]:
+    """One command at a time works on a collection; a death lets go of the lock."""
+    locks = home / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / f"collection-{collection}").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(collection) from None
+        yield
+
+
+def _busy(collection: str) -> Permanent:
+    return Permanent(f"another imageclust works on the collection '{collection}' just now")
+
+
+def _run(services: Services, collection: str, config: RunConfig, link: Callable[[], None]) -> JSON:
+    """Finish the collection's interrupted run of this configuration, else start one; wait.
+
+    ``link`` makes the collection show its folder; never under a run that is alive.
+    """
     ensure_collection(services, collection, now=datetime.now(UTC))
-    # The server goes on with this configuration when the folder changes.
-    item = services.table.update(keys.COLLECTIONS_PK, collection, {"config": config.to_json()})
+    item = services.table.get(keys.COLLECTIONS_PK, collection) or {}
     workflows = cast(LocalWorkflows, services.workflows)
     interrupted = item.get("running_run")
     if interrupted and workflows.running_elsewhere(interrupted):
-        raise Permanent(f"another imageclust works on the collection '{collection}' just now")
+        raise _busy(collection)
+    link()
+    # The server goes on with this configuration when the folder changes.
+    services.table.update(keys.COLLECTIONS_PK, collection, {"config": config.to_json()})
     if interrupted and item["running_request"]["config"] != config.to_json():
         cancel_run(services, run_id=interrupted, now=datetime.now(UTC))
         interrupted = None
@@ -170,8 +191,7 @@ def check_out(out: Path, photos: Path) -> None:
         raise InvalidInput(f"the results cannot go to {out}: the photos lie in it")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        (out / keys.NOT_PHOTOS).touch()
     except (FileExistsError, NotADirectoryError):
         raise InvalidInput(f"the results cannot go to {out}: it is not a folder") from None
     except OSError as error:

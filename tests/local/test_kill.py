@@ -107,7 +107,7 @@ def test_one_run_is_executed_by_one_process(
 ) -> None:
     photos = draw(tmp_path)
     run(tmp_path, photos, uninterrupted[0] // 2, "after")
-    (lock,) = (tmp_path / "home" / "locks").iterdir()
+    (lock,) = (tmp_path / "home" / "locks").glob("photos-*")
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = run(tmp_path, photos, 0, "before")

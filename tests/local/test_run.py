@@ -1,6 +1,7 @@
 """``imageclust run`` as a person uses it: results, bad input, running again."""
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -383,3 +384,23 @@ def test_real_photos(cli: Cli, shared: Path, name: str, monkeypatch: pytest.Monk
     assert code == 0
     assert_conserved(cli, seen)
     assert all(cluster["labels"] for cluster in json.loads((cli.out / "clusters.json").read_text()))
+
+
+def test_results_among_the_photos_stay_results_when_they_go_elsewhere(
+    cli: Cli, make_photos: MakePhotos
+) -> None:
+    photos = make_photos()
+    assert cli.run(photos, out=photos / "first results")[0] == 0
+    assert cli.run(photos)[0] == 0
+    assert_conserved(cli, 18)
+
+
+def test_a_collection_under_way_keeps_its_folder(cli: Cli, make_photos: MakePhotos) -> None:
+    one, two = make_photos(folder="one"), make_photos(folder="two")
+    cli.run(one, "--collection", "same")
+    with (cli.home / "locks" / "collection-same").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, _, complaint = cli.run(two, "--collection", "same")
+    assert code == 1
+    assert "another imageclust works on the collection 'same'" in complaint
+    assert (cli.home / "uploads" / "same").readlink() == one.resolve()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from imageclust.adapters.local.file_store import FileStore
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
+from imageclust.keys import NOT_PHOTOS
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(home: Path) -> FileStore:
-    return FileStore({"uploads": home / "uploads", "data": home / "data"}, exclude=[home / "state"])
+    return FileStore({"uploads": home / "uploads", "data": home / "data"})
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -85,17 +86,15 @@ def test_links_inside(home: Path, store: FileStore) -> None:
         store.read("s3://uploads/house/broken.jpg")
 
 
-def test_excluded_folders_are_not_listed(home: Path, store: FileStore) -> None:
+def test_folders_that_say_they_hold_no_photos_are_not_listed(home: Path, store: FileStore) -> None:
     fill(home, "photos/a.jpg", "state/secret.db")
     fill(home / "photos", "out/index.html", "outside.jpg")
     (home / "photos" / "state").symlink_to(home / "state")
     (home / "uploads" / "house").symlink_to(home / "photos")
-    store = FileStore(
-        {"uploads": home / "uploads"}, exclude=[home / "state", home / "photos" / "out", home / "x"]
-    )
+    assert "house/out/index.html" in listed(store, "house/")
+    for folder in (home / "state", home / "photos" / "out"):
+        (folder / NOT_PHOTOS).touch()
     assert listed(store, "house/") == ["house/a.jpg", "house/outside.jpg"]
-    everything = FileStore({"uploads": home / "uploads"})
-    assert "house/out/index.html" in listed(everything, "house/")
 
 
 def test_names_that_are_not_utf8_survive(home: Path, store: FileStore) -> None:

@@ -38,6 +38,10 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 # --- keys in the uploads bucket
 
+NOT_PHOTOS = ".imageclust-not-photos"
+"""On one machine, a folder that holds a file of this name is left out of a collection: results
+and state that lie among the photos."""
+
 
 def uploads_prefix(collection: str) -> str:
     return f"{collection}/"

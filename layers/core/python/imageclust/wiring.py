@@ -95,7 +95,6 @@ def local_services(
     settings: Settings = LOCAL_SETTINGS,
     base_url: str = "http://127.0.0.1:8080",
     model_folders: Sequence[Path] = (),
-    exclude: Sequence[Path] = (),
 ) -> Services:
     """Everything on this machine: state under ``home``, no account and no network.
 
@@ -104,7 +103,6 @@ def local_services(
         workflows: makes the runner of the workflow file, given the object store.
         base_url: where the local server answers, for links.
         model_folders: folders with models beside ``home/models``.
-        exclude: folders that are never listed as photos.
     """
     from imageclust.adapters.local.file_events import FileEvents
     from imageclust.adapters.local.file_store import FileStore
@@ -119,7 +117,8 @@ def local_services(
     roots = {settings.uploads_bucket: home / "uploads", settings.data_bucket: home / "data"}
     for folder in roots.values():
         folder.mkdir(parents=True, exist_ok=True)
-    store = FileStore(roots, exclude=[home, *exclude])
+    (home / keys.NOT_PHOTOS).touch()
+    store = FileStore(roots)
     table = SqliteTable(home / "imageclust.sqlite")
     models = _Models(ModelRegistry([home / "models", *model_folders]))
 

@@ -43,7 +43,7 @@ def record_failure(services: Services, failure: Failure) -> JSON:
         "cause": failure.cause,
         "advice": _advice(failure, state),
     }
-    finish_run(
+    final = finish_run(
         services,
         failure.collection,
         failure.run_id,
@@ -54,6 +54,8 @@ def record_failure(services: Services, failure: Failure) -> JSON:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
+    if final != state:  # it was cancelled, or had published before the failure
+        return {"run_id": failure.run_id, "state": final}
     services.events.publish(
         "Run Failed", {"run_id": failure.run_id, "collection": failure.collection, **told}
     )

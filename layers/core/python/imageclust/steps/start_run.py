@@ -233,9 +233,8 @@ def _let_go(services: Services, collection: str, run_id: str, now: datetime) -> 
         if held and dirty is None and _gives_back(item, run):
             dirty = item.get("absorbed")
         changes: JSON = {"dirty": dirty, **(dict.fromkeys(_CLAIM) if held else {})}
-        # Run ids of one collection sort by time: a late end of an old run hides no newer one.
         if run is not None and run["state"] == "SUCCEEDED":
-            changes["current_run"] = max(run_id, item.get("current_run") or "")
+            changes["current_run"] = _newer(services.table, run, item.get("current_run"))
         if _moved(services.table, item, changes):
             break
     else:
@@ -262,6 +261,12 @@ def _end(table: Table, collection: str, run_id: str, state: RunState, changes: J
             continue
         return state
     raise StoreUnavailable(f"The run {run_id} is changing too fast to end it.")
+
+
+def _newer(table: Table, run: JSON, current: str | None) -> str:
+    """The id of the run that was started last: a late end of an old run hides no newer one."""
+    shown = _run(table, current) if current else None
+    return str(current) if shown and shown["created"] > run["created"] else str(run["run_id"])
 
 
 def _claim(table: Table, item: JSON, request: RunRequest, since: str) -> bool:

@@ -4,12 +4,12 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
-from imageclust.keys import join_uri, split_uri
+from imageclust.keys import NOT_PHOTOS, join_uri, split_uri
 from imageclust.ports import StoredObject
 
 _TEMPORARY = ".imageclust-tmp-"
@@ -23,17 +23,15 @@ class FileStore:
     """Objects as files. Writes are atomic: a temporary file beside the target, fsync, rename.
 
     A name that is not UTF-8 survives as surrogates in its key. Folders reached through a symbolic
-    link (a collection that points to somebody's photos) are read, never written.
+    link (a collection that points to somebody's photos) are read, never written. Folders below a
+    listed one that hold ``NOT_PHOTOS`` are left out.
 
     Args:
         roots: bucket name → its folder, which need not exist yet.
-        exclude: folders that listings leave out when they meet them (the state folder or the
-            output folder inside the photos).
     """
 
-    def __init__(self, roots: Mapping[str, Path], *, exclude: Sequence[Path] = ()) -> None:
+    def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = {bucket: Path(os.path.abspath(root)) for bucket, root in roots.items()}
-        self._exclude = tuple(exclude)
         self._numbers = itertools.count()
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
@@ -49,8 +47,7 @@ class FileStore:
         base = f"{folder}/" if folder else ""
         if not top.is_dir():
             return
-        skip = {identity for path in self._exclude if (identity := _identity(path))}
-        walk = _Walk(top, skip)
+        walk = _Walk(top)
         for key, path in walk.files(base):
             if beginning and not key.startswith(prefix):
                 continue
@@ -155,9 +152,8 @@ class FileStore:
 class _Walk:
     """One depth-first listing; ``chain`` are the real folders that enclose the current one."""
 
-    def __init__(self, top: Path, skip: set[tuple[int, int]]) -> None:
+    def __init__(self, top: Path) -> None:
         self._top = top
-        self._skip = skip
         self._walked = [os.path.realpath(top)]
 
     def files(self, base: str) -> Iterator[tuple[str, Path]]:
@@ -177,7 +173,7 @@ class _Walk:
                 yield key, path
 
     def _enter(self, path: Path, chain: tuple[str, ...]) -> tuple[str, ...] | None:
-        if self._skip and _identity(path) in self._skip:
+        if (path / NOT_PHOTOS).exists():
             return None
         if not path.is_symlink():
             return chain
@@ -223,14 +219,6 @@ def _stored(uri: str, path: Path) -> StoredObject:
         return StoredObject(uri=uri, size=0, etag="unreadable")
     etag = f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
     return StoredObject(uri=uri, size=found.st_size, etag=etag)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _inside(path: str, folder: str) -> bool:
