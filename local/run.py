@@ -66,7 +66,13 @@ def run_folder(
     use(services)
     with closing(services):
         with progress, _only_one(home, name):
-            record = _run(services, name, config, lambda: link_photos(home, name, photos))
+            record = _run(
+                services,
+                name,
+                config,
+                title=collection or photos.name,
+                link=lambda: link_photos(home, name, photos),
+            )
         if record["state"] == "SUCCEEDED":
             copy_results(services, record, out)
             record = json.loads((out / "run.json").read_bytes())
@@ -92,7 +98,9 @@ def _busy(collection: str) -> Permanent:
     return Permanent(f"another imageclust works on the collection '{collection}' just now")
 
 
-def _run(services: Services, collection: str, config: RunConfig, link: Callable[[], None]) -> JSON:
+def _run(
+    services: Services, collection: str, config: RunConfig, *, title: str, link: Callable[[], None]
+) -> JSON:
     """Finish the collection's interrupted run of this configuration, else start one; wait.
 
     ``link`` makes the collection show its folder; never under a run that is alive.
@@ -105,7 +113,9 @@ def _run(services: Services, collection: str, config: RunConfig, link: Callable[
         raise _busy(collection)
     link()
     # The server goes on with this configuration when the folder changes.
-    services.table.update(keys.COLLECTIONS_PK, collection, {"config": config.to_json()})
+    services.table.update(
+        keys.COLLECTIONS_PK, collection, {"config": config.to_json(), "title": title}
+    )
     if interrupted and item["running_request"]["config"] != config.to_json():
         cancel_run(services, run_id=interrupted, now=datetime.now(UTC))
         interrupted = None

@@ -93,7 +93,7 @@ def test_exemplars_ask_rekognition_for_a_few_and_a_copy_follows(
         key = f"holiday/{path.relative_to(photos)}"
         boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
 
-    item = run(services, tmp_path, {"labels": "exemplars"})
+    item = run(services, tmp_path, {"labels": "exemplars", "duplicates": "confirmed"})
     told = item["labels"]
     assert item["images"]["to_label"] == 0
     assert told["mode"] == "exemplars"

@@ -49,12 +49,13 @@ def request_of_a_run(
         "config": RunConfig.from_json(CONFIG).to_json(),
         "trigger": "api",
     }
+    told = {**request, "created": "2026-11-22T09:00:00.000+00:00"}
     services.table.put(
         {
             "pk": keys.collection_pk("rooms"),
             "sk": keys.run_sk(run_id),
             "state": "RUNNING",
-            **request,
+            **told,
         }
     )
     return request

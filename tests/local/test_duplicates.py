@@ -23,6 +23,7 @@ def run(folder: Path, photos: Path, *options: str) -> tuple[dict[str, dict[str, 
     """Rows of ``assignments.csv`` by path, and the run's record."""
     out = folder / "out"
     arguments = ["run", str(photos), "--home", str(folder / "home"), "--out", str(out)]
+    options = options if "--duplicates" in options else ("--duplicates", "confirmed", *options)
     assert main([*arguments, "--method", "kmeans", *options]) == 0
     rows = list(csv.DictReader((out / "assignments.csv").read_text().splitlines()))
     return {row["path"]: row for row in rows}, json.loads((out / "run.json").read_text())
@@ -140,6 +141,7 @@ def test_bounds_count_the_pictures_that_vote(
     tmp_path: Path, album: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["run", str(album), "--home", str(tmp_path / "home"), "--out", str(tmp_path / "o")]
+    arguments += ["--duplicates", "confirmed"]
     assert main([*arguments, "--clusters", str(2 * EACH + 2)]) == 2
     assert f"{2 * EACH} images cannot form {2 * EACH + 2} clusters" in capsys.readouterr().err
 

@@ -179,6 +179,25 @@ def test_what_is_no_picture_is_rejected_with_a_reason(cli: Cli, make_photos: Mak
     assert "<script>" not in (cli.out / "index.html").read_text()
 
 
+def test_a_file_too_large_to_read_is_rejected_unread(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    with (photos / "film.mp4").open("wb") as file:
+        file.truncate(300_000_000)
+    assert cli.run(photos)[0] == 0
+    assert_conserved(cli, 19)
+    (rejected,) = [row for row in cli.rows() if row["status"] == "rejected"]
+    assert rejected["reason"] == "The file has 300,000,000 bytes; at most 268,435,456 are read."
+
+
+def test_two_runs_in_one_second_are_two_runs(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos(families=2, each=2)
+    ids = set()
+    for _ in range(3):
+        assert cli.run(photos)[0] == 0
+        ids.add(cli.record()["run_id"])
+    assert len(ids) == 3
+
+
 AWKWARD = [
     "with space.jpg", "Ünïcödé 写真 🌅.jpg", "quote'\"name.jpg", "-rf.jpg", "..dots..jpg",
     "semi;colon$(id).jpg", "=cmd|calc.jpg", ".hidden.jpg", "new\nline.jpg", "rtl-\u202egpj.jpg",

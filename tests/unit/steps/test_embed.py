@@ -1,5 +1,6 @@
 """Embed and Label: what becomes of an image that takes its function down."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def payload(services: Services, *names: str, **more: Any) -> JSON:
         data = jpeg(picture(number))
         uri = keys.join_uri("uploads", f"c/{name}")
         services.store.write(uri, data)
-        items.append({"image_id": f"{number:064x}", "uri": uri, "size": len(data)})
+        items.append({"image_id": hashlib.sha256(data).hexdigest(), "uri": uri, "size": len(data)})
     batch = {"run_id": "r", "collection": "c", "model": "builtin/default", "labeler": ""}
     return {"BatchInput": batch, "Items": items, **more}
 
@@ -135,6 +136,17 @@ def test_a_fault_of_the_store_is_not_a_property_of_the_image(services: Services)
         "shard": keys.shard_id([batch.images[1].image_id]),
         "embedded": 1, "rejected": 0, "reused": 1,
     }  # fmt: skip
+
+
+def test_a_file_that_changed_since_the_plan_poisons_nothing(services: Services) -> None:
+    batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg"))
+    services.store.write(batch.images[1].uri, jpeg(picture(5)))
+    assert embed_batch(services, batch)["rejected"] == 1
+    key = services.open_embedder("builtin", "default").key
+    found = gather(services, [image.image_id for image in batch.images], key)
+    assert found.image_ids == (batch.images[0].image_id,)
+    services.store.write(batch.images[1].uri, jpeg(picture(1)))
+    assert embed_batch(services, batch)["embedded"] == 1, "asked for again"
 
 
 def test_a_picture_that_the_embedder_refuses_is_rejected(

@@ -9,7 +9,7 @@ data bucket prefix                    written by             holds
 ====================================  =====================  ==========================
 ``manifests/{run}/``                  PlanRun                files, images to embed or label
 ``vectors/{embedder}/``               Embed                  ``.npy`` shards and sidecars
-``labels/{labeler}/``                 Label (or Embed)       label shards
+``labels/{labeler}/``                 Label, Embed           label shards
 ``thumbnails/{aa}/``                  Embed                  320 px WebP by image id
 ``results/{run}/{state}/``            the Distributed Maps   the ResultWriter's files
 ``clusters/{digest}/``                ClusterImages          assignments, clusters, matrix
@@ -81,10 +81,6 @@ def label_key(labeler: str, shard: str) -> str:
 
 def thumbnail_key(image_id: str) -> str:
     return f"thumbnails/{image_id[:2]}/{image_id}.webp"
-
-
-def results_prefix(run_id: str, state: str) -> str:
-    return f"results/{run_id}/{state}"
 
 
 def clusters_key(digest: str, name: str) -> str:

@@ -60,7 +60,7 @@ class RunConfig:
     seed: int = 0
     describer: str = "auto"
     describe: Literal["auto", "on_demand", "batch"] = "auto"
-    duplicates: Literal["exact", "confirmed"] = "confirmed"
+    duplicates: Literal["exact", "confirmed"] = "exact"
     max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:

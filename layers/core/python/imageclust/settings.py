@@ -12,6 +12,7 @@ class Settings:
     """Settings of one deployment; each field is the environment variable in upper case.
 
     Sizes are bytes, times are seconds, counts are images unless named otherwise.
+    Files above ``max_upload_bytes`` are rejected unread. ``paid`` is off on one machine.
     ``device`` is cpu or cuda. ``decode_workers`` are processes that decode; 0 decodes in this
     process, for a Lambda function, whose own process is the guard.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
@@ -28,6 +29,8 @@ class Settings:
     start_function_arn: str = ""
     quiet_seconds: int = 60
     max_upload_bytes: int = 100_000_000
+    aws_region: str = "us-east-1"
+    paid: bool = True
     embed_batch: int = 64
     label_batch: int = 64
     gpu_enabled: bool = False

@@ -55,6 +55,9 @@ class Services:
     events: Events
     links: Links
     decode: "Callable[[Sequence[bytes], int], Iterable[Processed | RejectedImage]]"
+    resolve_embedder: Callable[[str], str]
+    resolve_labeler: Callable[[str], str]
+    digest_of_model: Callable[[str], str]
     open_embedder: "Callable[[str, str], Embedder]"
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
@@ -84,7 +87,13 @@ def services() -> Services:
 
 
 LOCAL_SETTINGS = Settings(
-    embed_batch=32, label_batch=32, label_concurrency=100, quiet_seconds=5, bedrock_batch_minimum=0
+    embed_batch=32,
+    label_batch=32,
+    label_concurrency=100,
+    quiet_seconds=5,
+    bedrock_batch_minimum=0,
+    max_upload_bytes=268_435_456,
+    paid=False,
 )
 
 
@@ -143,6 +152,9 @@ def local_services(
         events=FileEvents(home / "events.jsonl"),
         links=LocalLinks(base_url),
         decode=models.decode,
+        resolve_embedder=models.embedder_name,
+        resolve_labeler=models.labeler_name,
+        digest_of_model=models.digest,
         open_embedder=models.embedder,
         open_labeler=models.labeler,
         open_joint=models.joint,
@@ -190,6 +202,9 @@ def aws_services(settings: Settings) -> Services:
             return BedrockEmbedder(clients, name)
         return models.embedder(name, preprocess)
 
+    def resolve_embedder(name: str) -> str:
+        return name if name.startswith("amazon.") else models.embedder_name(name)
+
     def open_labeler(name: str) -> Labeler | None:
         return rekognition if name in ("auto", "rekognition") else models.labeler(name)
 
@@ -206,6 +221,11 @@ def aws_services(settings: Settings) -> Services:
         plain = DeterministicDescriber()
         if name == "deterministic":
             return plain
+        ours = ("auto", "bedrock", settings.bedrock_title_model, settings.bedrock_batch_model)
+        if name not in ours:
+            raise UnknownModel(
+                f"there is no describer '{name}' here; use deterministic or {', '.join(ours)}"
+            )
         told = conversation(name, settings.bedrock_title_model)
         return BedrockDescriber(clients, told, fallback=plain)
 
@@ -232,6 +252,9 @@ def aws_services(settings: Settings) -> Services:
         events=EventBridgeEvents(clients, settings.event_bus),
         links=S3Links(clients),
         decode=models.decode,
+        resolve_embedder=resolve_embedder,
+        resolve_labeler=lambda name: "rekognition" if name == "auto" else name,
+        digest_of_model=models.digest,
         open_embedder=open_embedder,
         open_labeler=open_labeler,
         open_joint=open_joint,
@@ -312,6 +335,25 @@ class _Models:
                     raise InvalidInput(f"The model {chosen} has no classes to label with.")
                 self._labelers[chosen] = OnnxLabeler(model, labels)
             return self._labelers[chosen]
+
+    def embedder_name(self, name: str) -> str:
+        """The embedder that ``name`` stands for now."""
+        from imageclust.embedding import BUILTIN
+
+        if name != BUILTIN:
+            self._bring(name)
+        return self._best(labels=False) or BUILTIN if name == "auto" else name
+
+    def labeler_name(self, name: str) -> str:
+        """The labeler that ``name`` stands for now; ``auto`` stays when there is none."""
+        self._bring(name)
+        return self._best(labels=True) or name if name == "auto" else name
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of an installed model's file; empty for models without a file of ours."""
+        ready = {e.name: e.card for e in self._registry.list() if e.state == "installed"}
+        card = ready.get(name)
+        return card.sha256 if card else ""
 
     def joint(self, embedder: str, preprocess: str, labeler: str) -> JointModel | None:
         from imageclust.adapters.local.onnx_labeler import OnnxJoint, OnnxLabeler

@@ -78,7 +78,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     chosen, asked, labeler = None, gathered.image_ids, plan["labeler"]
     if config.labels == "exemplars" and labeler:
         chosen = choose_exemplars(services, voters, plan["embedder"], seed=config.seed)
-        asked, labeler = chosen.image_ids, label_chosen(services, chosen, model=config.labeler)
+        asked = chosen.image_ids
+        labeler = label_chosen(services, chosen, model=plan["label"]["model"])
     labels = read_labels(services, asked, labeler)
     weight = _label_weight(config)
     clustering = clustering_config(config)

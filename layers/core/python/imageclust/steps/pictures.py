@@ -1,5 +1,6 @@
 """What Embed and Label share: a batch of files to pictures, and answers to a shard of labels."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:  # a cold function starts before it needs a codec
     from imageclust.images import Processed
 
+_CHANGED = "the file changed while the run was reading it"
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
 
 
@@ -38,7 +40,7 @@ def failure_as_rejection(failed: JSON) -> RejectedImage:
     ``failed`` holds the ``error`` name and the ``cause`` as Step Functions reports them. A time-out
     of the function may come as ``Lambda.Unknown``; its cause says so.
     """
-    error, cause = failed["error"], failed["cause"]
+    error, cause = failed["error"], failed.get("cause", "")
     late = error in ("States.Timeout", "Sandbox.Timedout") or "timed out" in cause
     if late:
         return RejectedImage("timeout", "Decoding took too long; the file may be damaged.")
@@ -51,9 +53,13 @@ def _process(
     contents: list[bytes | RejectedImage] = []
     for image in images:
         try:
-            contents.append(services.store.read(image.uri))
+            data = services.store.read(image.uri)
         except (InvalidInput, Permanent) as error:
             contents.append(RejectedImage("unreadable", str(error)))
+            continue
+        # Stored under this id, another picture would stay there for every later run.
+        same = hashlib.sha256(data).hexdigest() == image.image_id
+        contents.append(data if same else RejectedImage("unreadable", _CHANGED))
     readable = [data for data in contents if isinstance(data, bytes)]
     decoded = iter(services.decode(readable, min_side))
     return [next(decoded) if isinstance(data, bytes) else data for data in contents]

@@ -14,12 +14,14 @@ from dataclasses import replace
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
+from imageclust.costs import Cached, Place, within_budget
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
+_CHUNK_BYTES = 4_000_000_000  # and bytes of them, which take a minute or two
 _READERS = 8  # S3 reads wait for the network, local ones for the disk
 
 
@@ -39,9 +41,15 @@ def plan_run(
         InvalidInput: no files, an unknown model, or bounds that no clustering can meet.
     """
     deadline = clock() + services.settings.plan_seconds
-    config = request.config
+    # Frozen here: a model that is installed while the run is under way changes nothing of it.
+    config = replace(
+        request.config,
+        embedder=services.resolve_embedder(request.config.embedder),
+        labeler=services.resolve_labeler(request.config.labeler),
+    )
     embedder = services.open_embedder(config.embedder, config.preprocess)
     labeler = None if config.labels == "off" else services.open_labeler(config.labeler)
+    services.open_describer(config.describer)  # an unknown one is refused before anything is paid
     files, complete = _name_files(services, request.collection, lambda: clock() > deadline)
     if not complete:
         return {"complete": False, "images": {"seen": len(files)}}
@@ -53,8 +61,12 @@ def plan_run(
 
     to_embed = _without_vectors(services, images, embedder.key)
     # Exemplars are known once there are vectors: ClusterImages has them labelled.
+    unlabelled = [] if labeler is None else _without_labels(services, images, labeler.key)
+    cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
+    place = Place(services.settings, services.settings.aws_region, local=not services.settings.paid)
+    config, notes = within_budget(len(images), config, cached=cached, place=place)
     every = labeler if config.labels == "full" else None
-    to_label = [] if every is None else _without_labels(services, images, every.key)
+    to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, config.labeler)
     if every is not None and joint is not None:
         # Those that Embed is about to look at get their labels from the same inference.
@@ -80,7 +92,13 @@ def plan_run(
         },
         "files": {"bucket": bucket, "key": keys.files_key(run_id)},
         "embedder": embedder.key,
-        "labeler": "" if labeler is None else labeler.key,
+        "labeler": "" if labeler is None or config.labels == "off" else labeler.key,
+        "digests": {
+            "embedder": services.digest_of_model(config.embedder),
+            "labeler": services.digest_of_model(config.labeler) if labeler is not None else "",
+        },
+        "config": config.to_json(),
+        "notes": list(notes),
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",
@@ -133,10 +151,16 @@ def _name_files(
     listed = list(services.store.list(bucket, prefix))
     root = len(keys.join_uri(bucket, prefix))
     named: list[FileSeen] = []
-    for start in range(0, len(listed), _CHUNK):
+    start = 0
+    while start < len(listed):
         if start and out_of_time():
             return named, False
-        named += _name_chunk(services, listed[start : start + _CHUNK], root)
+        end, size = start, 0
+        while end < len(listed) and end - start < _CHUNK and size < _CHUNK_BYTES:
+            size += listed[end].size
+            end += 1
+        named += _name_chunk(services, listed[start:end], root)
+        start = end
     return named, True
 
 
@@ -163,6 +187,10 @@ def _read_name(
     services: Services, item: StoredObject, file: FileSeen
 ) -> tuple[FileSeen, JSON | None]:
     """The file with the digest of its content and what to remember, or the reason it has none."""
+    most = services.settings.max_upload_bytes
+    if item.size > most:
+        said = f"The file has {item.size:,} bytes; at most {most:,} are read."
+        return replace(file, reason=said), None
     try:
         image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
     except NotFound:

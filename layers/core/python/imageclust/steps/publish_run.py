@@ -68,10 +68,10 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     """
     started = time.monotonic()
     files = read_files(services, request.plan["files"])
-    gathered = gather(
-        services, (file.image_id for file in files if file.image_id), request.plan["embedder"]
-    )
     places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
+    # What had no vector when it was clustered may have one now, from another run: not of this one.
+    placed = [image_id for image_id, row in places.items() if row["status"] != "rejected"]
+    gathered = gather(services, placed, request.plan["embedder"])
     clusters = _read_rows(services, request, "clusters.jsonl")
     similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
@@ -107,15 +107,18 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     record: JSON = {
         "run_id": request.run_id,
         "collection": request.collection,
+        "title": _title(services, request.collection),
         "state": "SUCCEEDED",
         "config": request.config.to_json(),
         "counts": counts.to_json(),
         "images": request.plan["images"],
+        "notes": request.plan["notes"],
         "clusters": len(cluster_items),
         "models": {
             "embedder": request.plan["embedder"],
             "labeler": request.plan["labeler"],
             "describer": request.names["model"],
+            "sha256": {k: v for k, v in request.plan["digests"].items() if v},
             "placement": request.plan["embed"]["why"],
         },
         "labels": {"mode": request.config.labels, **summary["labels"]},
@@ -160,6 +163,12 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         {"run_id": request.run_id, "collection": request.collection, "counts": counts.to_json()},
     )
     return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
+
+
+def _title(services: Services, collection: str) -> str:
+    """What people call the collection."""
+    item = services.table.get(keys.COLLECTIONS_PK, collection) or {}
+    return str(item.get("title") or collection)
 
 
 def versions() -> dict[str, str]:

@@ -69,7 +69,7 @@ def start_run(
     """
     _collection(services.table, collection)
     digest = digest_of([collection, config.to_json(), trigger])
-    run_id = run_id_for(collection, now, idempotency_key or digest)
+    run_id = run_id_for(collection, now, idempotency_key or f"{digest} {now.isoformat()}")
     if idempotency_key is not None:
         run_id = _remembered(
             services.table, collection, idempotency_key, run_id=run_id, digest=digest
