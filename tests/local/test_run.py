@@ -88,6 +88,12 @@ def test_a_folder_becomes_named_clusters(cli: Cli, make_photos: MakePhotos) -> N
     by_path = {row["path"]: row["image_id"] for row in rows}
     assert all(by_path[image["paths"][0]] == image["image_id"] for image in images)
 
+    best = sorted((cli.out / "search").glob("rank_*"))
+    assert 1 <= len(best) <= 10
+    for folder in best:
+        assert np.load(folder / "cluster_labels.npy").shape == (24,)
+        assert json.loads((folder / "clustering_info.json").read_text())
+
     record = cli.record()
     assert record["state"] == "SUCCEEDED"
     assert set(record["seconds"]) == {

@@ -87,6 +87,9 @@ def clusters_key(digest: str, name: str) -> str:
     return f"clusters/{digest}/{name}"
 
 
+SEARCH_LABELS = "search_labels.npy"  # among a clustering's files; ClusterImages → PublishRun
+
+
 def descriptions_key(digest: str) -> str:
     return f"descriptions/{digest}/names.jsonl"
 

@@ -30,7 +30,7 @@ from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
 
-_ENGINE = 2  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 3  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
         result = cluster_vectors(_fused(found, weight=weight, seed=config.seed), config=clustering)
         documents = _documents(services, found, result)
         services.store.write(address("embeddings.npy"), npy_bytes(gathered.vectors))
+        tried = _search_labels(found, result)
+        services.store.write(address(keys.SEARCH_LABELS), npy_bytes(tried))
         for name, data in documents.items():
             services.store.write(address(name), data)
     summary = json.loads(services.store.read(address("summary.json")))
@@ -237,6 +239,15 @@ def _documents(services: Services, found: _Found, result: ClusteringResult) -> d
         ),
         "summary.json": json.dumps(summary).encode(),
     }
+
+
+def _search_labels(found: _Found, result: ClusteringResult) -> NDArray[np.int32]:
+    """``(m, n)`` int32: labels that the search's best settings give each image, best first."""
+    keepers = found.copies.keepers
+    place = {image_id: row for row, image_id in enumerate(found.voters.image_ids)}
+    rows = [place[keepers.get(image_id, image_id)] for image_id in found.gathered.image_ids]
+    kept = [entry.labels[rows] for entry in result.search if entry.labels is not None]
+    return np.stack(kept) if kept else np.empty((0, len(rows)), dtype=np.int32)
 
 
 def _spread_rows(spread: Spread | None) -> bytes:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 import numpy as np
+from numpy.typing import NDArray
 
 import imageclust
 from imageclust import keys
@@ -140,6 +141,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         facts=gathered.facts,
         labels=labels,
         places=places,
+        search_labels=_search_labels(services, request),
     )
     bucket = services.settings.data_bucket
     exports = export_files(export)
@@ -242,6 +244,13 @@ def _labels_of_run(
         image_id: tuple(Label.from_json(label) for label in row["labels"])
         for image_id, row in spread.items()
     }
+
+
+def _search_labels(services: Services, request: PublishRequest) -> NDArray[np.int32]:
+    name = request.clusters["prefix"] + keys.SEARCH_LABELS
+    uri = keys.join_uri(request.clusters["bucket"], name)
+    labels: NDArray[np.int32] = np.load(services.store.path(uri), allow_pickle=False)
+    return labels
 
 
 def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
