@@ -59,13 +59,7 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     storage.grant_read_data(label, "labels", "models", reason="shards that exist; models")
     storage.grant_write_data(label, "labels", reason="label shards")
     storage.grant_table(label, reason="pointers to labels")
-    allow(
-        label,
-        "DetectLabels",
-        actions=["rekognition:DetectLabels"],
-        resources=["*"],
-        reason="DetectLabels has no resources to name",
-    )
+    grant_labelling(label)
 
     cluster = roles["cluster"]
     storage.grant_read_data(
@@ -75,10 +69,14 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
         "labels",
         "results",
         "clusters",
-        reason="vectors, labels and what became of each image; a result that exists",
+        "thumbnails",
+        reason="vectors, labels, pictures to compare and to label; a result that exists",
     )
-    storage.grant_write_data(cluster, "clusters", reason="assignments and clusters")
+    storage.grant_write_data(
+        cluster, "clusters", "labels", reason="assignments and clusters; labels of exemplars"
+    )
     storage.grant_table(cluster, reason="pointers to vectors and labels; progress")
+    grant_labelling(cluster)
 
     publish = roles["publish"]
     storage.grant_read_data(
@@ -113,6 +111,17 @@ def grant_embed(role: iam.Role, *, storage: Storage) -> None:
         role, "vectors", "labels", "thumbnails", reason="shards of vectors and labels, thumbnails"
     )
     storage.grant_table(role, reason="pointers to vectors and facts of images")
+
+
+def grant_labelling(role: iam.Role) -> None:
+    """Ask Rekognition: Label for whole collections, ClusterImages for exemplars."""
+    allow(
+        role,
+        "DetectLabels",
+        actions=["rekognition:DetectLabels"],
+        resources=["*"],
+        reason="DetectLabels has no resources to name",
+    )
 
 
 def grant_bedrock(
@@ -150,6 +159,9 @@ def grant_workflow(*, storage: Storage, workflow: Workflow, gpu: GpuQueue | None
         workflow.role, "manifests", "results", reason="items of a Distributed Map; its results"
     )
     storage.grant_write_data(workflow.role, "results", reason="the Distributed Maps' results")
+    storage.grant_list_parts(
+        workflow.role, "results", reason="a ResultWriter uploads large results in parts"
+    )
     if gpu is not None:
         gpu.grant_submit(workflow.role)
         grant_embed(gpu.job_role, storage=storage)

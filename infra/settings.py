@@ -105,16 +105,3 @@ class StackSettings(BaseSettings):
     build_layers: bool = Field(
         default=True, description="Off synthesizes a template that cannot be deployed, in seconds"
     )
-
-
-def settings_table() -> str:
-    """The settings as a Markdown table, for ``docs/deploy.md``."""
-    rows = [
-        f"| `IMAGECLUST_{name.upper()}` | `{_shown(field.default)}` | {field.description} |"
-        for name, field in StackSettings.model_fields.items()
-    ]
-    return "| variable | default | |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
-
-
-def _shown(default: object) -> str:
-    return str(int(default)) if isinstance(default, bool) else str(default) or " "

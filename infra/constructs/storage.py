@@ -140,6 +140,16 @@ class Storage(Construct):
             reason=reason,
         )
 
+    def grant_list_parts(self, role: iam.Role, *prefixes: str, reason: str) -> None:
+        """See which parts of an upload have arrived; needed besides writing."""
+        allow(
+            role,
+            "ListParts",
+            actions=["s3:ListMultipartUploadParts"],
+            resources=[self.data.arn_for_objects(f"{prefix}/*") for prefix in prefixes],
+            reason=reason,
+        )
+
     def grant_table(self, role: iam.Role, *, reason: str) -> None:
         """Read and write items by key; no scan, no change of the table."""
         allow(

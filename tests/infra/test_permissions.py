@@ -66,13 +66,30 @@ def test_one_prefix_one_writer(template: JSON) -> None:
         "StorageData/manifests/*": ["PlanRun"],
         "StorageData/vectors/*": ["Embed"],
         "StorageData/thumbnails/*": ["Embed"],
-        "StorageData/labels/*": ["Embed", "Label"],
+        "StorageData/labels/*": ["Cluster", "Embed", "Label"],
         "StorageData/results/*": ["Workflow"],
         "StorageData/clusters/*": ["Cluster"],
         "StorageData/descriptions/*": ["CollectDescriptions", "Describe"],
         "StorageData/bedrock/*": ["BedrockBatch", "DescribeInBatch"],
         "StorageData/exports/*": ["Publish"],
     }
+
+
+def test_a_result_writer_may_upload_in_parts(template: JSON) -> None:
+    """What the CDK's own ResultWriter grants on the results' prefix."""
+    asked = {
+        "s3:PutObject",
+        "s3:GetObject",
+        "s3:ListMultipartUploadParts",
+        "s3:AbortMultipartUpload",
+    }
+    given = {
+        action
+        for row in permissions(template)
+        if row.role.startswith("WorkflowRole") and "StorageData/results/*" in row.resources
+        for action in row.actions
+    }
+    assert given == asked
 
 
 def test_every_embedder_of_bedrock_may_be_asked() -> None:
