@@ -49,6 +49,7 @@ _ACTIONS = {
     "s3:CompleteMultipartUpload": "s3:PutObject",
     "bedrock:Converse": "bedrock:InvokeModel",
 }
+OWN_MODEL = "StorageData/models/tiny_colours.onnx"
 _BUCKETS = {"uploads": "StorageUploads", "data": "StorageData"}
 
 
@@ -144,7 +145,7 @@ def within(role: str, work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> set[Need]:
+def used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> set[Need]:
     """Collects the rights that functions and the state machine use."""
     found: set[Need] = set()
     base: Any = BaseClient
@@ -172,6 +173,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Need]:
         note("s3:GetObject", uri)
         return real_download(links, uri)
 
+    def bring(models: Any, name: str) -> None:
+        real_bring(models, name)
+        store, cold = wiring.services().store, tmp_path / "cold" / (_role.get() or "test")
+        if models._fetch is not None:  # another function has fetched it here, but not on Lambda
+            with models._lock:
+                wiring._fetch_models(store, "data", cold, name)
+
     def read_object(machine: Any, bucket: str, key: str) -> Iterator[bytes]:
         return iter(within("Workflow", lambda: list(real_read(machine, bucket, key)))())
 
@@ -179,6 +187,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Need]:
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
     monkeypatch.setattr(S3Links, "upload", upload)
     monkeypatch.setattr(S3Links, "download", download)
+    real_bring = wiring._Models._bring
+    monkeypatch.setattr(wiring._Models, "_bring", bring)
     machine = workflows._Machine
     real_read = machine.read_object
     monkeypatch.setattr(machine, "read_object", read_object)
@@ -196,6 +206,13 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Need]:
         module = importlib.import_module(f"functions.{name}")
         monkeypatch.setattr(module, "handler", within(camel(name), module.handler))
     return found
+
+
+@pytest.fixture
+def own_model(cloud: Cloud, tmp_path: Path) -> None:
+    """A model with classes in the data bucket."""
+    for path in make_colour_model(tmp_path / "own")[1].parent.iterdir():
+        cloud.services.store.write(f"s3://data/{keys.MODELS_PREFIX}{path.name}", path.read_bytes())
 
 
 def roles(used: set[Need]) -> set[str]:
@@ -311,12 +328,13 @@ def test_a_run_that_fails(used: set[Need], cloud: Cloud) -> None:
     assert Need("RecordFailure", "events:PutEvents") in used
 
 
+@pytest.mark.usefixtures("own_model")
 @pytest.mark.parametrize(
-    "config",
+    ("config", "readers"),
     [
-        {"embedder": "tiny_colours", "labeler": "tiny_colours"},
-        {"embedder": "builtin", "labeler": "tiny_colours"},
-        {"embedder": "amazon.titan-embed-image-v1", "labels": "off"},
+        ({"embedder": "tiny_colours", "labeler": "tiny_colours"}, {"PlanRun", "Embed"}),
+        ({"embedder": "builtin", "labeler": "tiny_colours"}, {"PlanRun", "Label"}),
+        ({"embedder": "amazon.titan-embed-image-v1", "labels": "off"}, set()),
     ],
     ids=["own-model", "own-labeler", "bedrock"],
 )
@@ -324,12 +342,9 @@ def test_other_models(
     used: set[Need],
     cloud: Cloud,
     make_photos: Callable[..., Path],
-    tmp_path: Path,
     config: dict[str, Any],
+    readers: set[str],
 ) -> None:
-    for path in make_colour_model(tmp_path / "own")[1].parent.iterdir():
-        key = f"{keys.MODELS_PREFIX}{path.name}"
-        boto3.client("s3").put_object(Bucket="data", Key=key, Body=path.read_bytes())
     wiring.use(replace(cloud.services, workflows=cloud.workflows))
     cloud.upload(make_photos(families=2, each=4), "holiday")
     configure(cloud.services, "holiday", {})
@@ -337,14 +352,12 @@ def test_other_models(
     execution = cloud.workflows.wait(run_id)
     assert execution.status == "SUCCEEDED", execution.cause
     assert refused(used) == []
+    own = {role for role in roles(used) if Need(role, "s3:GetObject", OWN_MODEL) in used}
+    assert own == readers
 
 
-def test_the_gpu_job(
-    used: set[Need], cloud: Cloud, make_photos: Callable[..., Path], tmp_path: Path
-) -> None:
-    for path in make_colour_model(tmp_path / "own")[1].parent.iterdir():
-        key = f"{keys.MODELS_PREFIX}{path.name}"
-        boto3.client("s3").put_object(Bucket="data", Key=key, Body=path.read_bytes())
+@pytest.mark.usefixtures("own_model")
+def test_the_gpu_job(used: set[Need], cloud: Cloud, make_photos: Callable[..., Path]) -> None:
     settings = replace(cloud.services.settings, gpu_enabled=True, gpu_from=1)
     wiring.use(replace(cloud.services, settings=settings))
     cloud.upload(make_photos(families=2, each=4), "holiday")
@@ -359,6 +372,7 @@ def test_the_gpu_job(
     arguments += ["--model", embed["model"], "--labeler", embed["labeler"], "--manifest", manifest]
     assert within("GpuJob", batch.main)([str(each) for each in arguments]) == 0
     assert refused(used) == []
+    assert Need("GpuJob", "s3:GetObject", OWN_MODEL) in used
     assert {"vectors", "labels", "thumbnails"} <= {
         need.resource.split("/")[1] for need in used if need.action == "s3:PutObject"
     }

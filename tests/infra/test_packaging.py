@@ -162,6 +162,17 @@ for name in sys.argv[2:]:
         assert services.open_embedder(BUILTIN, "default").key
     if name in ("plan_run", "label"):
         assert services.open_labeler("rekognition").key
+    if name == "cluster":  # what it loads only where it needs it
+        import cv2, numpy
+        from imageclust.clustering import cluster_vectors
+        from imageclust.duplicates import find_duplicates
+        from imageclust.images import decode_image
+        from imageclust.labels.fusion import fuse, label_block
+        from imageclust.labels.spread import spread_labels
+        picture = numpy.zeros((64, 48, 3), numpy.uint8)
+        thumbnail = decode_image(cv2.imencode(".webp", picture)[1].tobytes())
+        assert thumbnail.pixels.shape == picture.shape
+        assert services.open_labeler("rekognition").key
     if "describe" in name or "batch" in name:
         services.open_describer("auto")
         services.open_batch_describer("auto")
