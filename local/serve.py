@@ -52,7 +52,7 @@ def serve(
     """
     stop, tell = stop or threading.Event(), tell or _tell
     use(services)
-    with _hold(home), _sockets(services, home, host, port) as sockets, _on_sigterm(stop):
+    with _hold(home), _sockets(services, home, host, port) as sockets, _on_signals(stop):
         recover(services, now=datetime.now(UTC))
         work = threading.Thread(target=_work, args=(services, home, stop), name="watcher")
         work.start()
@@ -60,7 +60,6 @@ def serve(
         try:
             while not stop.is_set():
                 wasyncore.loop(timeout=PAUSE, count=1, map=sockets)
-        except KeyboardInterrupt:
             tell("stopping; runs that are under way go on when you start it again")
         finally:
             stop.set()
@@ -146,15 +145,18 @@ def _hold(home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _on_sigterm(stop: threading.Event) -> Iterator[None]:
+def _on_signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set ``stop``, also where a shell started us with Ctrl-C ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _context(function: str) -> LocalContext:

@@ -357,10 +357,13 @@ def test_ctrl_c_stops_cleanly_and_a_start_goes_on(tmp_path: Path) -> None:
                 return None
             return told.get("state") not in (None, "RUNNING") and told
 
-        run = until(state)
-        assert run["state"] == "INVALID"  # it ran: there are no photos
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        try:
+            run = until(state)
+            assert run["state"] == "INVALID"  # it ran: there are no photos
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
         assert process.stderr
         told = process.stderr.read().decode()
     assert f"http://127.0.0.1:{port}/" in told

@@ -351,7 +351,8 @@ def test_stop_ends_a_wait_and_a_retry_delay(runner):
 
 
 _CTRL_C = """
-import signal, threading, time, os
+import signal, time, os
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 from local.runner import Workflow
 
 class Machine:
