@@ -6,6 +6,7 @@ also from threads; what the runner reads and writes counts for the state machine
 
 import contextvars
 import importlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -308,6 +309,7 @@ def test_names_from_a_batch_job(
     cloud.upload(make_photos(families=2, each=4), "holiday")
     run_id = start(cloud, {**NAMED, "labels": "off", "describe": "batch"})
     while cloud.workflows.running(run_id):
+        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
         batch_job_event.handler({}, None)
     assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
 

@@ -1,5 +1,6 @@
 """The AWS adapters together on moto: an upload becomes the run that one machine publishes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -137,6 +138,7 @@ def test_bedrock_batch_names_and_their_fallback(
         now=datetime.now(UTC),
     )
     while cloud.workflows.running(run_id):
+        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
         batch_job_event.handler({}, None)
     assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
     item = run_item(services, run_id)
