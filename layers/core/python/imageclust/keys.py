@@ -9,7 +9,7 @@ data bucket prefix                    written by             holds
 ====================================  =====================  ==========================
 ``manifests/{run}/``                  PlanRun                files, images to embed or label
 ``vectors/{embedder}/``               Embed                  ``.npy`` shards and sidecars
-``labels/{labeler}/``                 Label, Embed           label shards
+``labels/{labeler}/``                 Label, Embed; exemplars: ClusterImages
 ``thumbnails/{aa}/``                  Embed                  320 px WebP by image id
 ``results/{run}/{state}/``            the Distributed Maps   the ResultWriter's files
 ``clusters/{digest}/``                ClusterImages          assignments, clusters, matrix

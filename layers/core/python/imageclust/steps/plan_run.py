@@ -49,6 +49,9 @@ def plan_run(
     )
     embedder = services.open_embedder(config.embedder, config.preprocess)
     labeler = None if config.labels == "off" else services.open_labeler(config.labeler)
+    if config.labels == "exemplars" and services.settings.paid and config.labeler != "rekognition":
+        # ClusterImages labels them, and ONNX Runtime does not fit into its function.
+        raise InvalidInput("on AWS only Rekognition labels exemplars: use labeler 'auto'")
     services.open_describer(config.describer)  # an unknown one is refused before anything is paid
     files, complete = _name_files(services, request.collection, lambda: clock() > deadline)
     if not complete:
