@@ -246,7 +246,9 @@ def test_whatever_state_fails_the_run_ends_in_record_failure(state: str) -> None
     machine = Failing()
     execution = run(machine)
     assert execution.status == "FAILED"
-    assert machine.called[-1] == "RecordFailure"
+    recorded = machine.called.index("RecordFailure")
+    # The other branch of the Parallel may have been in the middle of a call.
+    assert set(machine.called[recorded + 1 :]) <= {"Embed", "Label"} - {state}
 
 
 CRASHES = {
