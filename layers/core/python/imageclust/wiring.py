@@ -308,9 +308,7 @@ class _Models:
             if not (side.isascii() and side.isdigit()):
                 raise InvalidInput(f"The resolution after '@' must be a number, not {side!r}.")
             return ReducedEmbedder(self.embedder(name, preprocess), int(side))
-        if name != BUILTIN:
-            self._bring(name)
-        chosen = self._best(labels=False) or BUILTIN if name == "auto" else name
+        chosen = self.embedder_name(name)
         if chosen == BUILTIN:
             with self._lock:
                 if preprocess not in self._builtin:
@@ -323,9 +321,8 @@ class _Models:
     def labeler(self, name: str) -> Labeler | None:
         from imageclust.adapters.local.onnx_labeler import OnnxLabeler
 
-        self._bring(name)
-        chosen = self._best(labels=True) if name == "auto" else name
-        if chosen is None:
+        chosen = self.labeler_name(name)
+        if chosen == "auto":
             return None
         model = self._model(chosen, "default")
         with self._lock:

@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from imageclust import keys
 from imageclust.errors import RejectedImage
 from imageclust.models import JSON, ImageRef, to_json_lines
-from imageclust.ports import Key
-from imageclust.steps.pictures import failure_as_rejection, process_images, store_labels
+from imageclust.steps.pictures import (
+    PLAIN,
+    failure_as_rejection,
+    process_images,
+    store_labels,
+    without_vectors,
+)
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:  # a cold function starts before it needs a codec or a model
     from imageclust.embedding import Embedder
     from imageclust.images import Processed
-
-_PLAIN = np.full((320, 320, 3), 128, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,7 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
     """
     name, _, preprocess = batch.model.partition("/")
     embedder = services.open_embedder(name, preprocess)
-    stored = services.table.get_many(
-        (keys.vector_pk(embedder.key, image.image_id), keys.POINTER_SK) for image in batch.images
-    )
-    images = [
-        image for image in batch.images if not _is_stored(services, embedder.key, image, stored)
-    ]
+    images = without_vectors(services, batch.images, embedder.key)
     if not images:
         return {"shard": "", "embedded": 0, "rejected": 0, "reused": len(batch.images)}
     if batch.failed:
@@ -142,7 +140,7 @@ def _record_failed(
     A function without enough memory for its model crashes on every image. It crashes on a plain
     picture too, so nothing is blamed on the images and the run fails.
     """
-    embedder.embed([_PLAIN])
+    embedder.embed([PLAIN])
     assert batch.failed is not None  # noqa: S101 - the caller looked
     name, _, preprocess = batch.model.partition("/")
     joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
@@ -168,16 +166,6 @@ def facts_of(item: "Processed") -> JSON:
         "notes": list(item.notes),
         "fingerprint": item.fingerprint.to_json(),
     }
-
-
-def _is_stored(services: Services, embedder: str, image: ImageRef, stored: dict[Key, JSON]) -> bool:
-    pointer = stored.get((keys.vector_pk(embedder, image.image_id), keys.POINTER_SK))
-    if pointer is None:
-        return False
-    if "shard" not in pointer:
-        return True
-    uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, pointer["shard"]))
-    return services.store.size(uri) == int(pointer["size"])
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from imageclust import keys
 from imageclust.errors import RejectedImage
 from imageclust.models import JSON, ImageRef
-from imageclust.steps.pictures import failure_as_rejection, process_images, store_labels
+from imageclust.steps.pictures import (
+    PLAIN,
+    failure_as_rejection,
+    process_images,
+    store_labels,
+    without_labels,
+)
 from imageclust.wiring import Services
 
 
@@ -40,20 +43,13 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
     labeler = services.open_labeler(batch.model)
     if labeler is None:
         return {"shard": "", "labelled": 0, "failed": 0, "reused": 0}
-    stored = services.table.get_many(
-        (keys.label_pk(labeler.key, image.image_id), keys.POINTER_SK) for image in batch.images
-    )
-    images = [
-        image
-        for image in batch.images
-        if (keys.label_pk(labeler.key, image.image_id), keys.POINTER_SK) not in stored
-    ]
+    images = without_labels(services, batch.images, labeler.key)
     if not images:
         return {"shard": "", "labelled": 0, "failed": 0, "reused": len(batch.images)}
 
     if batch.failed:
         # As in Embed: a function that cannot work at all must not blame the images.
-        labeler.label([np.full((320, 320, 3), 128, dtype=np.uint8)])
+        labeler.label([PLAIN])
         done = store_labels(services, labeler.key, images, [batch.failed] * len(images), [])
         return {**done, "reused": len(batch.images) - len(images)}
     processed = process_images(services, images, min_side=labeler.min_side)

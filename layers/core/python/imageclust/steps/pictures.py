@@ -1,8 +1,10 @@
-"""What Embed and Label share: a batch of files to pictures, and answers to a shard of labels."""
+"""What PlanRun, Embed and Label share: what is stored, files to pictures, answers to a shard."""
 
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from imageclust import keys
 from imageclust.errors import InvalidInput, Permanent, RejectedImage
@@ -14,7 +16,47 @@ if TYPE_CHECKING:  # a cold function starts before it needs a codec
     from imageclust.images import Processed
 
 _CHANGED = "the file changed while the run was reading it"
+PLAIN = np.full((320, 320, 3), 128, dtype=np.uint8)
+"""A picture that every model takes: a function that fails on it cannot work at all."""
+
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
+
+
+def without_vectors(
+    services: Services, images: Sequence[ImageRef], embedder: str
+) -> list[ImageRef]:
+    """Images with no stored vector; a shard that is missing or torn counts as not stored."""
+    found = services.table.get_many(
+        (keys.vector_pk(embedder, image.image_id), keys.POINTER_SK) for image in images
+    )
+    pointers = {pk: item for (pk, _), item in found.items()}
+    whole: dict[str, bool] = {}
+
+    def stored(image: ImageRef) -> bool:
+        pointer = pointers.get(keys.vector_pk(embedder, image.image_id))
+        if pointer is None:
+            return False
+        shard = pointer.get("shard")
+        if shard is None:  # rejected before: the same bytes would be rejected again
+            return True
+        if shard not in whole:
+            uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, shard))
+            whole[shard] = services.store.size(uri) == pointer["size"]
+        return whole[shard]
+
+    return [image for image in images if not stored(image)]
+
+
+def without_labels(services: Services, images: Sequence[ImageRef], labeler: str) -> list[ImageRef]:
+    """Images with no stored labels."""
+    found = services.table.get_many(
+        (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) for image in images
+    )
+    return [
+        image
+        for image in images
+        if (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) not in found
+    ]
 
 
 def process_images(

@@ -18,6 +18,7 @@ from imageclust.costs import Cached, Place, within_budget
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
+from imageclust.steps.pictures import without_labels, without_vectors
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
@@ -62,9 +63,9 @@ def plan_run(
     images = _distinct(files)
     check_bounds(len(images), clustering_config(config))
 
-    to_embed = _without_vectors(services, images, embedder.key)
+    to_embed = without_vectors(services, images, embedder.key)
     # Exemplars are known once there are vectors: ClusterImages has them labelled.
-    unlabelled = [] if labeler is None else _without_labels(services, images, labeler.key)
+    unlabelled = [] if labeler is None else without_labels(services, images, labeler.key)
     cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
     place = Place(services.settings, services.settings.aws_region, local=not services.settings.paid)
     config, notes = within_budget(len(images), config, cached=cached, place=place)
@@ -234,37 +235,3 @@ def _distinct(files: list[FileSeen]) -> list[ImageRef]:
         if file.image_id is not None:
             first.setdefault(file.image_id, ImageRef(file.image_id, file.uri, file.size))
     return [first[image_id] for image_id in sorted(first)]
-
-
-def _without_vectors(services: Services, images: list[ImageRef], embedder: str) -> list[ImageRef]:
-    """Images with no stored vector; a shard that is missing or torn counts as not stored."""
-    found = services.table.get_many(
-        (keys.vector_pk(embedder, image.image_id), keys.POINTER_SK) for image in images
-    )
-    pointers = {pk: item for (pk, _), item in found.items()}
-    whole: dict[str, bool] = {}
-
-    def stored(image: ImageRef) -> bool:
-        pointer = pointers.get(keys.vector_pk(embedder, image.image_id))
-        if pointer is None:
-            return False
-        shard = pointer.get("shard")
-        if shard is None:  # rejected before: the same bytes would be rejected again
-            return True
-        if shard not in whole:
-            uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, shard))
-            whole[shard] = services.store.size(uri) == pointer["size"]
-        return whole[shard]
-
-    return [image for image in images if not stored(image)]
-
-
-def _without_labels(services: Services, images: list[ImageRef], labeler: str) -> list[ImageRef]:
-    found = services.table.get_many(
-        (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) for image in images
-    )
-    return [
-        image
-        for image in images
-        if (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) not in found
-    ]
