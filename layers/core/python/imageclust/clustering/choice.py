@@ -1,11 +1,16 @@
-"""Measuring how many clusters there are: silhouette, elbow and gap curves over k."""
+"""Measuring how many clusters there are: silhouette, elbow and gap curves over k.
+
+A silhouette alone favours few clusters: any long cloud cut in two halves scores well. What counts
+is therefore how much more it is than that of a cloud with the data's mean and covariance and no
+clusters in it, cut into as many.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imageclust.clustering.geometry import Floats, rotate
+from imageclust.clustering.geometry import Floats, rotate, unit_rows
 from imageclust.clustering.kmeans import KMeansEffort, kmeans
 from imageclust.clustering.quality import cosine_silhouettes
 
@@ -16,6 +21,7 @@ _STEPS = 20
 _MOST = 300
 _NEAR_PEAK = 0.85
 _EFFORT = KMeansEffort(restarts=2, swaps=30, cheap_rounds=15, full_rounds=10)
+_QUICK = KMeansEffort(restarts=1, swaps=0, cheap_rounds=10, full_rounds=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,15 +29,24 @@ class MeasuredChoice:
     """What the curves say.
 
     Attributes:
-        window: numbers of clusters whose silhouette is near the best one, smallest first.
-        best: the number with the best silhouette.
-        curves: ``k``, ``inertia``, ``silhouette``, ``gap`` and the choices ``elbow_k``,
-            ``silhouette_k``, ``gap_k`` as lists of one.
+        window: numbers of clusters whose silhouette exceeds the cloud's by nearly the most,
+            smallest first.
+        best: the number where it does so by the most.
+        curves: ``k``, ``inertia``, ``silhouette``, ``cloud`` (the silhouette of a cloud without
+            clusters), ``gap`` and the choices ``elbow_k``, ``silhouette_k``, ``gap_k`` as lists of
+            one.
     """
 
     window: tuple[int, ...]
     best: int
     curves: dict[str, list[float]]
+
+    def cloud_silhouette(self, clusters: int) -> float:
+        """What a cloud without clusters scores when cut into as many; 0 where not measured."""
+        if clusters < 2 or not self.curves:
+            return 0.0
+        at = np.log(self.curves["k"])
+        return float(np.interp(np.log(clusters), at, self.curves["cloud"]))
 
 
 def grid_of_k(low: int, high: int, n: int) -> tuple[int, ...]:
@@ -50,13 +65,14 @@ def measure_choice(
 
     Source: silhouette, Rousseeuw 1987; knee of the inertia, Satopää et al. 2011 on a log axis;
     gap statistic, Tibshirani, Walther & Hastie 2001, with reference data drawn uniformly in the
-    PCA-aligned bounding box of the data.
+    PCA-aligned bounding box of the data; one Gaussian as the shape of data without clusters, Liu,
+    Hayes, Nobel & Marron 2008.
 
     Args:
         rows: (n, d) float32 unit rows, n ≥ 2.
         grid: rising numbers of clusters, each ≤ n.
         seed: of the sample, the fits and the references.
-        references: reference sets of the gap; 0 leaves the gap out.
+        references: reference sets of the gap and clouds without clusters, at least 1.
     """
     rng = np.random.default_rng((seed, 71))
     n = len(rows)
@@ -70,30 +86,54 @@ def measure_choice(
         fit = kmeans(rotated, k, seed=seed, effort=_EFFORT)
         inertia.append(fit.inertia)
         silhouette.append(float(cosine_silhouettes(sample, fit.labels).mean(dtype=np.float64)))
-    peak = max(silhouette)
+    cloud = cloud_curve(sample, grid, seed=seed, references=references)
+    excess = [own - other for own, other in zip(silhouette, cloud, strict=True)]
+    peak = max(excess)
     floor = peak * _NEAR_PEAK if peak > 0 else peak
-    best = grid[int(np.argmax(silhouette))]
+    best = grid[int(np.argmax(excess))]
+    gap, error = gap_curve(rotated, grid, seed=seed, references=references)
     curves: dict[str, list[float]] = {
         "k": [float(k) for k in grid],
         "inertia": [round(value, 6) for value in inertia],
         "silhouette": [round(value, 6) for value in silhouette],
+        "cloud": [round(value, 6) for value in cloud],
+        "gap": [round(value, 6) for value in gap],
+        "gap_error": [round(value, 6) for value in error],
         "silhouette_k": [float(best)],
         "elbow_k": [float(knee(grid, inertia))],
+        "gap_k": [float(_gap_choice(grid, gap, error))],
     }
-    if references > 0:
-        gap, error = gap_curve(rotated, grid, seed=seed, references=references)
-        curves["gap"] = [round(value, 6) for value in gap]
-        curves["gap_error"] = [round(value, 6) for value in error]
-        curves["gap_k"] = [float(_gap_choice(grid, gap, error))]
-    return MeasuredChoice(_around(grid, silhouette, floor), best, curves)
+    return MeasuredChoice(_around(grid, excess, floor), best, curves)
 
 
-def _around(grid: tuple[int, ...], silhouette: list[float], floor: float) -> tuple[int, ...]:
+def cloud_curve(rows: Floats, grid: tuple[int, ...], *, seed: int, references: int) -> list[float]:
+    """Mean silhouette at each k of clouds with the rows' mean and covariance and no clusters.
+
+    Normally distributed sums of the centred rows have exactly their covariance; the clouds are
+    scaled to length one as the rows are.
+    """
+    rng = np.random.default_rng((seed, 73))
+    if len(rows) > _GAP_SAMPLE:
+        rows = rows[np.sort(rng.choice(len(rows), _GAP_SAMPLE, replace=False))]
+    n = len(rows)
+    middle = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = (rows - middle) / np.float32(np.sqrt(n))
+    table = np.empty((references, len(grid)))
+    for drawn in range(references):
+        cloud = unit_rows(middle + rng.standard_normal((n, n), dtype=np.float32) @ centred)
+        rotated, _ = rotate(cloud)
+        for place, k in enumerate(grid):
+            labels = kmeans(rotated, min(k, n), seed=seed, effort=_QUICK).labels
+            table[drawn, place] = cosine_silhouettes(cloud, labels).mean(dtype=np.float64)
+    return [float(value) for value in table.mean(axis=0)]
+
+
+def _around(grid: tuple[int, ...], score: list[float], floor: float) -> tuple[int, ...]:
     """The numbers next to the best one that reach the floor without a gap."""
-    low = high = int(np.argmax(silhouette))
-    while low > 0 and silhouette[low - 1] >= floor:
+    low = high = int(np.argmax(score))
+    while low > 0 and score[low - 1] >= floor:
         low -= 1
-    while high + 1 < len(grid) and silhouette[high + 1] >= floor:
+    while high + 1 < len(grid) and score[high + 1] >= floor:
         high += 1
     return grid[low : high + 1]
 

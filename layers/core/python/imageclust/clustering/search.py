@@ -119,7 +119,7 @@ class _Search:
                 tried=done,
                 skipped=len(todo) - done,
             )
-        self._rank()
+        self._rank(choice)
         best = self.entries[0]
         if best.labels is None:
             raise AssertionError("the best setting keeps its labels")
@@ -169,21 +169,26 @@ class _Search:
         self.entries.append(entry)
         self.strengths[id(entry)] = strengths
 
-    def _rank(self) -> None:
-        """Composite score among the settings whose silhouette is near the best one; then the rest.
+    def _rank(self, choice: MeasuredChoice) -> None:
+        """Composite score among the settings that find nearly the most structure; then the rest.
 
         Balance alone would favour two even halves of anything, and a silhouette without its noise
-        a handful of tight clusters: the silhouette counts times the share that is not noise.
+        a handful of tight clusters: what counts is the silhouette times the share that is not
+        noise, less the silhouette of a cloud without clusters cut into as many.
         """
-        kept = [e.metrics["silhouette"] * (1 - e.metrics["noise_share"]) for e in self.entries]
+        found = [
+            e.metrics["silhouette"] * (1 - e.metrics["noise_share"])
+            - choice.cloud_silhouette(e.clusters)
+            for e in self.entries
+        ]
         # What leaves many rows out scores on easy ones: it does not set the mark for the others.
         whole = [
             value
-            for entry, value in zip(self.entries, kept, strict=True)
+            for entry, value in zip(self.entries, found, strict=True)
             if entry.metrics["noise_share"] <= _LITTLE_NOISE
         ]
-        peak = max(whole or kept)
-        for entry, value in zip(self.entries, kept, strict=True):
+        peak = max(whole or found)
+        for entry, value in zip(self.entries, found, strict=True):
             entry.metrics["near_best"] = float(peak <= 0 or value >= _NEAR_BEST * peak)
         self.entries.sort(key=lambda e: (-e.metrics["near_best"], -e.composite))
 

@@ -30,7 +30,7 @@ from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
 
-_ENGINE = 3  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 4  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
