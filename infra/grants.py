@@ -148,6 +148,9 @@ def grant_bedrock(
         bedrock.grant_watch(roles[name], reason="find a job by its name, see how it stands")
     for name in ("embed", "api"):
         bedrock.grant_embed(roles[name], reason="for runs that ask for an embedder of Bedrock")
+    bedrock.grant_check(
+        roles["plan_run"], reason="a model that is closed or withdrawn is found before it is needed"
+    )
     answer = roles["batch_job_event"]
     storage.grant_table(answer, reason="the saved task token")
     workflow.grant_answer(answer, reason="give the waiting state its result")

@@ -1,11 +1,10 @@
-from collections.abc import Iterable
-
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
+from imageclust.settings import PROFILE_SCOPES
 
 from infra.constructs.storage import Storage
 from infra.permissions import allow
@@ -99,6 +98,26 @@ class Bedrock(Construct):
             reason=reason,
         )
 
+    def grant_check(self, role: iam.Role, *, reason: str) -> None:
+        """Ask whether a model can be used."""
+        stack = Stack.of(self)
+        used = [arn for model in EMBEDDING_MODELS for arn in model_arns(stack, model)]
+        used += [*self._title_models, *self._batch_models]
+        allow(
+            role,
+            "CheckModels",
+            actions=["bedrock:GetFoundationModel"],
+            resources=sorted({arn for arn in used if "foundation-model" in arn}),
+            reason=reason,
+        )
+        allow(
+            role,
+            "CheckAccess",
+            actions=["bedrock:GetFoundationModelAvailability"],
+            resources=["*"],
+            reason="whether a model is open to the account has no resources to name",
+        )
+
     def grant_submit(self, role: iam.Role, *, reason: str) -> None:
         """Start batch inference jobs under the role of this construct."""
         allow(
@@ -142,9 +161,3 @@ def model_arns(stack: Stack, model: str) -> list[str]:
         return [f"arn:{stack.partition}:bedrock:*::foundation-model/{model}"]
     profile = stack.format_arn(service="bedrock", resource="inference-profile", resource_name=model)
     return [profile, f"arn:{stack.partition}:bedrock:*::foundation-model/{rest}"]
-
-
-PROFILE_SCOPES: Iterable[str] = frozenset(
-    {"us", "eu", "apac", "jp", "au", "ca", "us-gov", "global"}
-)
-"""Prefixes of cross-region inference profiles."""

@@ -24,10 +24,10 @@ from botocore.client import BaseClient
 from imageclust import batch, keys, wiring
 from imageclust.adapters.aws.s3_links import S3Links
 from imageclust.models import RunConfig
+from imageclust.settings import PROFILE_SCOPES
 from imageclust.steps import start_run as runs
 
 from functions import batch_job_event, plan_run, start_run
-from infra.constructs.bedrock import PROFILE_SCOPES
 from infra.constructs.handlers import SHAPES, camel
 from infra.security import permissions
 from local import workflows
@@ -81,6 +81,8 @@ def needs(role: str, service: str, operation: str, request: dict[str, Any]) -> I
             yield Need(role, action, "StorageTable")
         case "bedrock-runtime":
             yield Need(role, action, _model(request["modelId"]))
+        case "bedrock" if operation == "GetFoundationModel":
+            yield Need(role, action, _model(request["modelIdentifier"]))
         case "scheduler":
             yield Need(role, action)
             yield Need(role, "iam:PassRole", "UploadEventsTimerRole")

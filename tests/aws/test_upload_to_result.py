@@ -176,3 +176,25 @@ def test_the_batch_job_embeds_the_same_manifest(
         assert batch.main([str(a) for a in arguments]) == 0
     again = plan_run.handler(request, None)
     assert again["embed"]["placement"] == "none"
+
+
+def test_a_model_that_is_not_enabled_is_found_by_the_plan(
+    cloud: Cloud, make_photos: Callable[..., Path]
+) -> None:
+    cloud.bedrock.not_enabled = True
+    wiring.use(replace(cloud.services, workflows=cloud.workflows))
+    cloud.upload(make_photos(families=2, each=4), "holiday")
+    configure(cloud.services, "holiday", PLAIN)
+    config = {**PLAIN, "embedder": "amazon.titan-embed-image-v1", "labels": "full"}
+    run_id = runs.start_run(
+        replace(cloud.services, workflows=cloud.workflows),
+        collection="holiday",
+        config=RunConfig.from_json({**config, "clusters": 2}),
+        trigger="api",
+        now=datetime.now(UTC),
+    )
+    assert cloud.workflows.wait(run_id).status == "FAILED"
+    failure = run_item(cloud.services, run_id)["failure"]
+    assert failure["state"] == "PlanRun"
+    assert "ask for access" in str(failure), "and before Rekognition was paid"
+    assert not boto3.client("s3").list_objects_v2(Bucket="data", Prefix="labels/").get("Contents")

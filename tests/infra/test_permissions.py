@@ -15,6 +15,7 @@ JSON = dict[str, Any]
 # Calls that know no resources, as the service authorization reference lists them.
 _NO_RESOURCES = {
     "batch:DescribeJobs",
+    "bedrock:GetFoundationModelAvailability",
     "bedrock:ListModelInvocationJobs",
     "ecr:GetAuthorizationToken",
     "rekognition:DetectLabels",

@@ -24,6 +24,9 @@ from tests.standins.endpoint import AwsError, check_answer, served
 _ACCOUNT = "123456789012"
 _RUNTIME = botocore.session.Session().get_service_model("bedrock-runtime")
 
+_SHAPES = botocore.session.Session().get_service_model("bedrock")
+_MODEL_ID = re.compile(_SHAPES.shape_for("GetFoundationModelIdentifier").metadata["pattern"])
+
 _SHOWN = (
     "clientRequestToken",
     "inputDataConfig",
@@ -98,6 +101,8 @@ class FakeBedrock:
     ``events`` collects the EventBridge events of jobs; nothing delivers them, as they may come
     late or never. ``conversations`` and ``jobs`` show what was asked. ``not_enabled`` closes the
     embedding models to the account; ``refuses`` tells of a JPEG whether they refuse it.
+    ``lifecycles`` holds what is special in the life of a model, None for one that does not exist;
+    ``availability`` what is special in the answer about access.
     """
 
     def __init__(
@@ -112,6 +117,8 @@ class FakeBedrock:
         self.throttle_next = 0
         self.not_enabled = False
         self.refuses: Callable[[bytes], bool] = lambda picture: False
+        self.lifecycles: dict[str, JSON | None] = {}
+        self.availability: JSON = {}
         self.events: list[JSON] = []
         self.conversations: list[JSON] = []
         self.jobs: dict[str, _Job] = {}
@@ -122,6 +129,8 @@ class FakeBedrock:
         """Answer for bedrock and bedrock-runtime while moto is on."""
         runtime = {"Converse": self._converse, "InvokeModel": self._invoke}
         control = {
+            "GetFoundationModel": self._get_model,
+            "GetFoundationModelAvailability": self._get_availability,
             "CreateModelInvocationJob": self._create_job,
             "GetModelInvocationJob": self._get_job,
             "ListModelInvocationJobs": self._list_jobs,
@@ -180,6 +189,36 @@ class FakeBedrock:
         if self.throttle_next:
             self.throttle_next -= 1
             raise AwsError("ThrottlingException", "Too many requests, please wait")
+
+    # --- models
+
+    def _get_model(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        model = request["modelIdentifier"]
+        if not _MODEL_ID.fullmatch(model):
+            raise AwsError("ValidationException", "The provided model identifier is invalid.")
+        life = self.lifecycles.get(model, {})
+        if life is None:
+            raise AwsError("ResourceNotFoundException", "Could not resolve the foundation model")
+        arn = f"arn:aws:bedrock:us-east-1::foundation-model/{model}"
+        details = {
+            "modelArn": arn,
+            "modelId": model,
+            "modelLifecycle": {"status": "ACTIVE", **life},
+        }
+        return {"modelDetails": details}
+
+    def _get_availability(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        closed = self.not_enabled and "embed" in request["modelId"]
+        return {
+            "modelId": request["modelId"],
+            "agreementAvailability": {"status": "AVAILABLE"},
+            "authorizationStatus": "NOT_AUTHORIZED" if closed else "AUTHORIZED",
+            "entitlementAvailability": "AVAILABLE",
+            "regionAvailability": "AVAILABLE",
+            **self.availability,
+        }
 
     # --- batch inference
 

@@ -6,6 +6,9 @@ from typing import Self
 
 from imageclust.errors import InvalidInput
 
+PROFILE_SCOPES = frozenset({"us", "eu", "apac", "jp", "au", "ca", "us-gov", "global"})
+"""What the id of a cross-region inference profile of Bedrock begins with, before its model's."""
+
 
 @dataclass(frozen=True)
 class Settings:

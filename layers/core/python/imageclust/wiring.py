@@ -43,7 +43,9 @@ class Services:
     rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
-    unless one inference serves both. ``close`` ends worker processes and connections.
+    unless one inference serves both. ``check_model`` asks whether a model of Bedrock can be used:
+    it gives notes on the model's life or raises UnknownModel. ``close`` ends worker processes and
+    connections.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class Services:
     resolve_embedder: Callable[[str], str]
     resolve_labeler: Callable[[str], str]
     digest_of_model: Callable[[str], str]
+    check_model: Callable[[str], tuple[str, ...]]
     open_embedder: "Callable[[str, str], Embedder]"
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
@@ -155,6 +158,7 @@ def local_services(
         resolve_embedder=models.embedder_name,
         resolve_labeler=models.labeler_name,
         digest_of_model=models.digest,
+        check_model=lambda _name: (),
         open_embedder=models.embedder,
         open_labeler=models.labeler,
         open_joint=models.joint,
@@ -169,6 +173,7 @@ def aws_services(settings: Settings) -> Services:
     from imageclust.adapters.aws.bedrock_batch_describer import BedrockBatchDescriber
     from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, Conversation
     from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
+    from imageclust.adapters.aws.bedrock_models import check_model
     from imageclust.adapters.aws.clients import Clients
     from imageclust.adapters.aws.dynamo_table import DynamoTable
     from imageclust.adapters.aws.event_bridge import EventBridgeEvents, EventBridgeScheduler
@@ -255,6 +260,7 @@ def aws_services(settings: Settings) -> Services:
         resolve_embedder=resolve_embedder,
         resolve_labeler=lambda name: "rekognition" if name == "auto" else name,
         digest_of_model=models.digest,
+        check_model=lambda name: check_model(clients, name),
         open_embedder=open_embedder,
         open_labeler=open_labeler,
         open_joint=open_joint,

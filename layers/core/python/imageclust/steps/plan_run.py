@@ -64,11 +64,14 @@ def plan_run(
     check_bounds(len(images), clustering_config(config))
 
     to_embed = without_vectors(services, images, embedder.key)
+    notes: tuple[str, ...] = ()
+    if to_embed and config.embedder.startswith("amazon."):
+        notes += services.check_model(config.embedder)
     # Exemplars are known once there are vectors: ClusterImages has them labelled.
     unlabelled = [] if labeler is None else without_labels(services, images, labeler.key)
     cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
     place = Place(services.settings, services.settings.aws_region, local=not services.settings.paid)
-    config, notes = within_budget(len(images), config, cached=cached, place=place)
+    config, given_up = within_budget(len(images), config, cached=cached, place=place)
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, config.labeler)
@@ -102,7 +105,7 @@ def plan_run(
             "labeler": services.digest_of_model(config.labeler) if labeler is not None else "",
         },
         "config": config.to_json(),
-        "notes": list(notes),
+        "notes": [*notes, *given_up],
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",
