@@ -5,17 +5,20 @@ One contract suite (``tests/contract``) runs over both sides. Methods raise the 
 ``Permanent``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from imageclust.labels import Label
 from imageclust.models import JSON, ClusterBrief, ClusterName
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Key = tuple[str, str]
 """(pk, sk) of an item."""

@@ -1,14 +1,17 @@
 """What both vector indexes accept: the limits of S3 Vectors, checked in one place."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from imageclust.errors import InvalidInput
+from imageclust.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_DIMENSION = 4096
 MAX_TOP_K = 10_000

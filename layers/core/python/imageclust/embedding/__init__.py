@@ -1,11 +1,13 @@
 """Pictures to vectors: model cards, the registry, ONNX embedders and the built-in descriptor.
 
-Importing this package loads neither onnxruntime nor OpenCV: the first use does.
+Importing this package loads neither onnxruntime, OpenCV nor numpy: the first use does.
 """
 
-from imageclust.embedding.builtin import BUILTIN, BuiltinDescriptor
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
-from imageclust.embedding.compare import Candidate, CompareRow, PairRule, rank_candidates
+from imageclust.embedding.known import BUILTIN
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, Outputs
 from imageclust.embedding.preprocess import DEFAULT_PREPROCESSING, PREPROCESSINGS
 from imageclust.embedding.pull import Fetch, pull
@@ -16,6 +18,10 @@ from imageclust.embedding.registry import (
     open_embedder,
     open_model,
 )
+
+if TYPE_CHECKING:
+    from imageclust.embedding.builtin import BuiltinDescriptor
+    from imageclust.embedding.compare import Candidate, CompareRow, PairRule, rank_candidates
 
 __all__ = [
     "BUILTIN",
@@ -41,3 +47,17 @@ __all__ = [
     "pull",
     "rank_candidates",
 ]
+
+_MODULES = {
+    "BuiltinDescriptor": "builtin",
+    "Candidate": "compare",
+    "CompareRow": "compare",
+    "PairRule": "compare",
+    "rank_candidates": "compare",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -22,11 +22,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from imageclust.embedding.preprocess import Pixels, check_pixels, l2_normalised, scale_to
+from imageclust.embedding.known import BUILTIN
+from imageclust.embedding.preprocess import check_pixels, l2_normalised, scale_to
 from imageclust.errors import InvalidInput
 
-#: Name of the built-in descriptor wherever an embedder is named.
-BUILTIN = "builtin"
 _SIDE = 128
 #: Part of the key: raise it when a change here changes any vector.
 _VERSION = 2
@@ -41,6 +40,7 @@ _CHROMA_BINS = (-0.25, -0.13, -0.05, 0.0, 0.05, 0.13, 0.25)
 _MIRRORED_BINS = (-np.arange(_BINS)) % _BINS
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
 
 
 class BuiltinDescriptor:

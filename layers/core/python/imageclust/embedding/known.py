@@ -7,6 +7,9 @@ file with its card.
 
 from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
 
+#: Name of the built-in descriptor wherever an embedder is named.
+BUILTIN = "builtin"
+
 _RESNET50_REVISION = "1f95315d8bd3b3ca2ceabe54d274e0cdf5a83bbe"
 _RESNET50_SHA256 = "3f03fdef724b22947eed826f1eef1dc5c34151bb4c37d634f1db89dfa2dd1526"
 _RESNET50 = ModelCard(

@@ -1,5 +1,7 @@
 """ONNX models with a card: features for clustering and logits for labels, from one inference."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import threading
@@ -7,14 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from imageclust.embedding.cards import ModelCard
 from imageclust.embedding.preprocess import (
-    Pixels,
     check_pixels,
     check_preprocessing,
     l2_normalised,
@@ -23,6 +21,12 @@ from imageclust.embedding.preprocess import (
     views,
 )
 from imageclust.errors import CorruptData, InvalidInput
+from imageclust.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from imageclust.embedding.preprocess import Pixels
 
 #: Part of every embedder key: raise it when a change here changes any vector.
 PIPELINE_VERSION = 1

@@ -4,16 +4,19 @@ Every function takes ``(h, w, 3) uint8`` RGB. Reductions use area averaging (``c
 which does not alias; enlargements use the card's interpolation.
 """
 
-import math
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from typing import TYPE_CHECKING, Any
 
 from imageclust.embedding.cards import ModelCard, Resizing
 from imageclust.errors import InvalidInput
+from imageclust.late import np
 
-Pixels = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
 
 #: Each way to make the network's square input from a picture, and how many squares it makes.
 #: ``center_crop``: the publisher's rule. ``squeeze``: the same, after half of the aspect ratio

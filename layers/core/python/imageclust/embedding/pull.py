@@ -5,9 +5,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imageclust.embedding.builtin import BUILTIN
 from imageclust.embedding.cards import ModelCard
-from imageclust.embedding.known import KNOWN_MODELS
+from imageclust.embedding.known import BUILTIN, KNOWN_MODELS
 from imageclust.embedding.registry import ModelRegistry
 from imageclust.errors import CorruptData, InvalidInput, StoreUnavailable, UnknownModel
 

@@ -1,13 +1,20 @@
 """An embedder that sees its pictures smaller than they are: what does resolution buy?"""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from imageclust.embedding.preprocess import Pixels, scale_to
+from imageclust.embedding.preprocess import scale_to
 from imageclust.embedding.registry import Embedder
 from imageclust.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from imageclust.embedding.preprocess import Pixels
 
 _SMALLEST, _LARGEST = 16, 4096
 

@@ -1,21 +1,24 @@
 """The models at hand: installed in a folder, known to `pull`, or built in."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imageclust.embedding.builtin import BUILTIN, BuiltinDescriptor
 from imageclust.embedding.cards import ModelCard
-from imageclust.embedding.known import KNOWN_MODELS
+from imageclust.embedding.known import BUILTIN, KNOWN_MODELS
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, check_digest
-from imageclust.embedding.preprocess import Pixels
 from imageclust.errors import InvalidInput, UnknownModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imageclust.embedding.preprocess import Pixels
 
 
 class Embedder(Protocol):
@@ -190,6 +193,8 @@ def open_embedder(
             raise InvalidInput(
                 f"The built-in descriptor looks at the whole picture; it has no {preprocess!r}."
             )
+        from imageclust.embedding.builtin import BuiltinDescriptor
+
         return BuiltinDescriptor(threads=threads)
     return OnnxEmbedder(
         open_model(name, registry=registry, preprocess=preprocess, threads=threads, device=device)

@@ -4,14 +4,14 @@ A parent's probability is the sum over the classes under it, so a picture whose 
 still says "Dog" with confidence.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from imageclust.errors import InvalidInput
 from imageclust.labels.parents import (
@@ -21,6 +21,10 @@ from imageclust.labels.parents import (
     OTHER_CATEGORY,
 )
 from imageclust.labels.record import Label
+from imageclust.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Measured for MobileNetV2: the temperature of least negative log-likelihood is .71 on the ImageNet
 # sample (pictures the network may have been trained on) and .83 on caltech45 classes that have an
@@ -35,20 +39,33 @@ class LabelSet:
     """What each output of a classifier means, with the parents worth showing.
 
     ``names`` holds the label of every class, then every parent; ``parents`` and ``categories`` are
-    parallel to it. ``cover`` is (classes, number of parents) float32: 1 where a class is under a
-    parent. ``telling`` (names,) float32 in [0, 1] is 1 for a single class and falls to 0 for a
-    parent of all classes.
+    parallel to it. ``under`` holds the parents' places, counted from the first parent, of every
+    class.
     """
 
     names: tuple[str, ...]
     parents: tuple[tuple[str, ...], ...]
     categories: tuple[tuple[str, ...], ...]
-    cover: NDArray[np.float32]
-    telling: NDArray[np.float32]
+    under: tuple[tuple[int, ...], ...]
 
     @property
     def classes(self) -> int:
-        return int(self.cover.shape[0])
+        return len(self.under)
+
+    @cached_property
+    def cover(self) -> NDArray[np.float32]:
+        """(classes, number of parents) float32: 1 where a class is under a parent."""
+        cover = np.zeros((self.classes, len(self.names) - self.classes), np.float32)
+        for place, parents in enumerate(self.under):
+            cover[place, list(parents)] = 1.0
+        return cover
+
+    @cached_property
+    def telling(self) -> NDArray[np.float32]:
+        """(names,) float32 in [0, 1]: 1 for a single class, falling to 0 for a parent of all."""
+        spread = np.log(np.concatenate([np.ones(self.classes), self.cover.sum(axis=0)]))
+        telling: NDArray[np.float32] = 1 - spread / max(np.log(self.classes), 1.0)
+        return telling.astype(np.float32)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -78,31 +95,30 @@ class LabelSet:
         kept = [_kept(entry) for entry in entries]
         above = sorted({name for names in kept for name in names})
         column = {name: place for place, name in enumerate(above)}
-        cover = np.zeros((len(entries), len(above)), np.float32)
+        # The classes under each parent, a bit each: numpy would take longer to load.
+        below = dict.fromkeys(above, 0)
         for place, names in enumerate(kept):
-            cover[place, [column[name] for name in names]] = 1.0
-        size = cover.sum(axis=0)
+            for name in names:
+                below[name] |= 1 << place
+        size = {name: classes.bit_count() for name, classes in below.items()}
         # By size: WordNet's own order mixes branches ("domestic animal" before "cat").
-        leaf_parents = [sorted(names, key=lambda n: size[column[n]]) for names in kept]
-        both = cover.T @ cover
+        leaf_parents = [sorted(names, key=size.__getitem__) for names in kept]
         parent_parents = [
             sorted(
-                (above[b] for b in np.flatnonzero(both[a] == size[a]) if size[b] > size[a]),
-                key=lambda n: size[column[n]],
+                (b for b in above if size[b] > size[a] and below[a] & below[b] == below[a]),
+                key=size.__getitem__,
             )
-            for a in range(len(above))
+            for a in above
         ]
         categories = [_category(entry, names) for entry, names in zip(entries, kept, strict=True)]
         categories += [CATEGORY_OF.get(name, OTHER_CATEGORY) for name in above]
-        spread = np.log(np.concatenate([np.ones(len(entries)), size]))
         return cls(
             names=tuple([_shown(str(e["name"])) for e in entries] + [_shown(n) for n in above]),
             parents=tuple(
                 tuple(_shown(name) for name in names) for names in leaf_parents + parent_parents
             ),
             categories=tuple((category,) for category in categories),
-            cover=cover,
-            telling=(1 - spread / max(np.log(len(entries)), 1.0)).astype(np.float32),
+            under=tuple(tuple(column[name] for name in names) for names in kept),
         )
 
 

@@ -4,16 +4,17 @@ Cosine of two fused rows = (1 - weight) · cosine of the vectors + weight · cos
 Raw scores set beside 0/1 labels, as is often done, leave one of the two without any say.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imageclust.errors import InvalidInput
 from imageclust.labels.record import Label
+from imageclust.late import np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy import sparse
 
 # Measured: MobileNetV2 features and labels, k-means at true k, NMI over five labelled sets
@@ -23,7 +24,7 @@ DEFAULT_WEIGHT = 0.03
 MAX_LABEL_DIMENSIONS = 64
 
 
-def label_block(labels: Sequence[Sequence[Label]]) -> "sparse.csr_matrix":
+def label_block(labels: Sequence[Sequence[Label]]) -> sparse.csr_matrix:
     """Labels as a sparse matrix (n, vocabulary) float32 with rows of length 1.
 
     A value is the square root of the label's confidence (0 to 1) times its inverse frequency,
@@ -54,7 +55,7 @@ def label_block(labels: Sequence[Sequence[Label]]) -> "sparse.csr_matrix":
 
 def fuse(
     vectors: NDArray[np.float32],
-    labels: "sparse.csr_matrix",
+    labels: sparse.csr_matrix,
     *,
     weight: float = DEFAULT_WEIGHT,
     dimensions: int = MAX_LABEL_DIMENSIONS,
@@ -83,7 +84,7 @@ def fuse(
     return _fuse(vectors, labels, weight, dimensions, seed)
 
 
-def project(labels: "sparse.csr_matrix", *, dimensions: int, seed: int) -> NDArray[np.float32]:
+def project(labels: sparse.csr_matrix, *, dimensions: int, seed: int) -> NDArray[np.float32]:
     """(n, vocabulary) sparse → (n, at most ``dimensions``) float32 with nearly the best inner
     products: a vocabulary that is small enough as it is, else its first singular directions by
     random projection with four power iterations.
@@ -101,7 +102,7 @@ def project(labels: "sparse.csr_matrix", *, dimensions: int, seed: int) -> NDArr
 
 def _fuse(
     vectors: NDArray[np.float32],
-    labels: "sparse.csr_matrix",
+    labels: sparse.csr_matrix,
     weight: float,
     dimensions: int,
     seed: int,

@@ -1,13 +1,17 @@
 """Labels of a few exemplars spread to the images near them, and how far that can be trusted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from imageclust.errors import InvalidInput
 from imageclust.labels.record import Label
+from imageclust.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _NEIGHBOURS = 5
 _SOFTNESS = 0.05

@@ -3,12 +3,17 @@
 They are named as what they are (category "Visual attribute"), never as things in the picture.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 from imageclust.labels.record import Label
+from imageclust.late import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VISUAL_CATEGORY = "Visual attribute"
 VISUAL_MODEL_VERSION = "visual-attributes-1"
@@ -85,7 +90,7 @@ def visual_attributes(
 
 def colour_name(red: int, green: int, blue: int) -> str:
     """The plain English name of an sRGB colour, channels 0 to 255."""
-    away = np.linalg.norm(_EXAMPLE_LAB - _lab(np.array([[red, green, blue]], np.float64)), axis=1)
+    away = np.linalg.norm(_example_lab() - _lab(np.array([[red, green, blue]], np.float64)), axis=1)
     return _EXAMPLE_NAMES[int(np.argmin(away))]
 
 
@@ -112,13 +117,17 @@ def _lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _EXAMPLE_NAMES = [name for name, codes in _COLOUR_EXAMPLES.items() for _ in codes.split()]
-_EXAMPLE_LAB = _lab(
-    np.array(
-        [
-            [int(code[i : i + 2], 16) for i in (0, 2, 4)]
-            for codes in _COLOUR_EXAMPLES.values()
-            for code in codes.split()
-        ],
-        np.float64,
+
+
+@cache
+def _example_lab() -> NDArray[np.float64]:
+    return _lab(
+        np.array(
+            [
+                [int(code[i : i + 2], 16) for i in (0, 2, 4)]
+                for codes in _COLOUR_EXAMPLES.values()
+                for code in codes.split()
+            ],
+            np.float64,
+        )
     )
-)

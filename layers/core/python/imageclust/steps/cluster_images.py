@@ -4,12 +4,12 @@ The result is stored under a digest of everything it depends on: the same images
 and models give the stored result again, also in another run.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.clustering import ClusteringResult
@@ -17,6 +17,7 @@ from imageclust.descriptions import make_briefs
 from imageclust.errors import InvalidInput
 from imageclust.labels import Label, visual_attributes
 from imageclust.labels.fusion import DEFAULT_WEIGHT, fuse, label_block
+from imageclust.late import np
 from imageclust.models import JSON, RunConfig, digest_of, to_json_lines
 from imageclust.steps.copies import NO_COPIES, Copies, find_copies
 from imageclust.steps.embed import npy_bytes
@@ -29,6 +30,9 @@ from imageclust.steps.exemplar_labels import (
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _ENGINE = 4  # raise when a change of the engine or of the documents changes what is stored
 
@@ -43,7 +47,7 @@ class ClusterRequest:
     plan: JSON
 
     @classmethod
-    def from_json(cls, data: JSON) -> "ClusterRequest":
+    def from_json(cls, data: JSON) -> ClusterRequest:
         return cls(
             run_id=data["run_id"],
             collection=data["collection"],
@@ -74,7 +78,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     copies = NO_COPIES
     if config.duplicates == "confirmed":
         copies = find_copies(services, gathered, plan["embedder"])
-    voters = _without(gathered, copies)
+    # Confirmed copies have no vote of their own.
+    voters = gathered.without(copies.keepers) if copies.keepers else gathered
     chosen, asked, labeler = None, gathered.image_ids, plan["labeler"]
     if config.labels == "exemplars" and labeler:
         chosen = choose_exemplars(services, voters, plan["embedder"], seed=config.seed)
@@ -145,15 +150,6 @@ def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> st
     least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
     batch = 0 < least <= clusters and config.describer != "deterministic"
     return "batch" if batch else "on_demand"
-
-
-def _without(gathered: Gathered, copies: Copies) -> Gathered:
-    """The images that vote: all but the copies of another one."""
-    if not copies.keepers:
-        return gathered
-    rows = [row for row, i in enumerate(gathered.image_ids) if i not in copies.keepers]
-    ids = tuple(gathered.image_ids[row] for row in rows)
-    return replace(gathered, image_ids=ids, vectors=gathered.vectors[rows])
 
 
 @dataclass(frozen=True)

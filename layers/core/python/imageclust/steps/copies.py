@@ -1,5 +1,7 @@
 """Confirmed copies of a run's images and its look-alikes, stored by what they depend on."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -8,17 +10,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imageclust import keys
 from imageclust.embedding import BUILTIN
 from imageclust.errors import NotFound, RejectedImage
+from imageclust.late import np
 from imageclust.models import JSON, digest_of
 from imageclust.steps.gather import Gathered
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:  # OpenCV loads where copies are looked for
+    from numpy.typing import NDArray
+
     from imageclust.duplicates import DuplicateReport, Thresholds
 
 _ENGINE = 1  # raise when a change of the search changes what it finds
@@ -54,7 +56,7 @@ class Copies:
         }
 
     @classmethod
-    def from_json(cls, data: JSON) -> "Copies":
+    def from_json(cls, data: JSON) -> Copies:
         return cls(
             keepers=dict(data["keepers"]),
             similar=tuple((a, b, float(score)) for a, b, score in data["similar"]),
@@ -78,7 +80,7 @@ def find_copies(services: Services, gathered: Gathered, embedder: str) -> Copies
     return Copies.from_json(json.loads(services.store.read(uri)))
 
 
-def _thresholds(n: int, embedder: str) -> "Thresholds":
+def _thresholds(n: int, embedder: str) -> Thresholds:
     from imageclust.duplicates import Thresholds
 
     usual = Thresholds.for_size(n)
@@ -91,7 +93,7 @@ def _thresholds(n: int, embedder: str) -> "Thresholds":
     )
 
 
-def _find(services: Services, gathered: Gathered, thresholds: "Thresholds") -> Copies:
+def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Copies:
     from imageclust.duplicates import Pictures, find_duplicates
     from imageclust.images import decode_image
 
@@ -128,7 +130,7 @@ def _find(services: Services, gathered: Gathered, thresholds: "Thresholds") -> C
     return _by_image(report, ids)
 
 
-def _by_image(report: "DuplicateReport", ids: tuple[str, ...]) -> Copies:
+def _by_image(report: DuplicateReport, ids: tuple[str, ...]) -> Copies:
     return Copies(
         keepers={ids[row]: ids[keeper] for row, keeper in sorted(report.duplicate_of().items())},
         similar=tuple((ids[a], ids[b], score) for a, b, score in report.similar),

@@ -5,20 +5,20 @@ make the shard count. The shard's name follows from its images, so a repeat over
 like.
 """
 
+from __future__ import annotations
+
 import io
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imageclust import keys
 from imageclust.errors import RejectedImage
+from imageclust.late import np
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.steps.pictures import (
-    PLAIN,
     failure_as_rejection,
+    plain_picture,
     process_images,
     store_labels,
     without_vectors,
@@ -26,6 +26,8 @@ from imageclust.steps.pictures import (
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:  # a cold function starts before it needs a codec or a model
+    from numpy.typing import NDArray
+
     from imageclust.embedding import Embedder
     from imageclust.images import Processed
 
@@ -46,7 +48,7 @@ class EmbedBatch:
     failed: RejectedImage | None = None
 
     @classmethod
-    def from_json(cls, data: JSON) -> "EmbedBatch":
+    def from_json(cls, data: JSON) -> EmbedBatch:
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
         failed = failure_as_rejection(data["failed"]) if "failed" in data else None
@@ -118,8 +120,8 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
 
 
 def _without_refused(
-    processed: "list[Processed | RejectedImage]", vectors: NDArray[np.float16]
-) -> "tuple[list[Processed | RejectedImage], NDArray[np.float16]]":
+    processed: list[Processed | RejectedImage], vectors: NDArray[np.float16]
+) -> tuple[list[Processed | RejectedImage], NDArray[np.float16]]:
     """A picture that the embedder gave no numbers for is rejected; its row goes."""
     usable = np.asarray(np.isfinite(vectors).all(axis=1))
     told = iter(usable)
@@ -133,14 +135,14 @@ def _without_refused(
 
 
 def _record_failed(
-    services: Services, embedder: "Embedder", batch: EmbedBatch, images: list[ImageRef]
+    services: Services, embedder: Embedder, batch: EmbedBatch, images: list[ImageRef]
 ) -> None:
     """Reject images that took the function down, once the function has shown that it works.
 
     A function without enough memory for its model crashes on every image. It crashes on a plain
     picture too, so nothing is blamed on the images and the run fails.
     """
-    embedder.embed([PLAIN])
+    embedder.embed([plain_picture()])
     assert batch.failed is not None  # noqa: S101 - the caller looked
     name, _, preprocess = batch.model.partition("/")
     joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
@@ -156,7 +158,7 @@ def _record_failed(
     )
 
 
-def facts_of(item: "Processed") -> JSON:
+def facts_of(item: Processed) -> JSON:
     """What a sidecar keeps of a decoded image beside its vector."""
     return {
         "width": item.width,

@@ -4,17 +4,18 @@ Provisional clusters say which images stand for many. A sample of other images i
 to measure how far the spread labels can be trusted; the run tells the result.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig
 from imageclust.labels import Label
 from imageclust.labels.spread import Agreement, agreement, spread_labels
+from imageclust.late import np
 from imageclust.models import JSON, digest_of, to_json_lines
 from imageclust.ports import Labeler
 from imageclust.steps.gather import Gathered

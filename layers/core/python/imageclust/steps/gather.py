@@ -1,32 +1,55 @@
 """What Embed and Label left behind, read back for the steps that need all images at once."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.errors import CorruptData
 from imageclust.labels import Label
+from imageclust.late import np
 from imageclust.models import JSON, FileSeen, parse_json_lines
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NOT_EMBEDDED = "it could not be embedded this time; run again to retry"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gathered:
-    """Vectors and facts of the images of a run.
+    """The images of a run that have a vector; ``rejected`` maps the others to the reason.
 
     ``image_ids`` (sorted) index the rows of ``vectors`` ``(n, d)`` float32; ``facts`` holds the
-    sidecar row of each. ``rejected`` maps the other images to the reason.
+    sidecar row of each. Both come from ``read`` at their first use: a run that finds its
+    clustering stored needs neither.
     """
 
     image_ids: tuple[str, ...]
-    vectors: NDArray[np.float32]
-    facts: dict[str, JSON]
     rejected: dict[str, str]
+    read: Callable[[], tuple[NDArray[np.float32], dict[str, JSON]]]
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        return self._found[0]
+
+    @property
+    def facts(self) -> dict[str, JSON]:
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[NDArray[np.float32], dict[str, JSON]]:
+        return self.read()
+
+    def without(self, image_ids: Collection[str]) -> Gathered:
+        """The same but for these images."""
+        rows = [row for row, i in enumerate(self.image_ids) if i not in image_ids]
+        ids = tuple(self.image_ids[row] for row in rows)
+        return Gathered(ids, self.rejected, lambda: (self.vectors[rows], self.facts))
 
 
 def read_files(services: Services, address: JSON) -> list[FileSeen]:
@@ -36,7 +59,7 @@ def read_files(services: Services, address: JSON) -> list[FileSeen]:
 
 
 def gather(services: Services, image_ids: Iterable[str], embedder: str) -> Gathered:
-    """Read the stored vectors of these images; those without one are rejected with a reason."""
+    """Find the stored vectors of these images; those without one are rejected with a reason."""
     wanted = sorted(set(image_ids))
     found = services.table.get_many((keys.vector_pk(embedder, i), keys.POINTER_SK) for i in wanted)
     rejected: dict[str, str] = {}
@@ -49,20 +72,22 @@ def gather(services: Services, image_ids: Iterable[str], embedder: str) -> Gathe
             rejected[image_id] = pointer["rejected"]["reason"]
         else:
             places.setdefault(pointer["shard"], []).append((pointer["row"], image_id))
-    kept = [image_id for image_id in wanted if image_id not in rejected]
+    kept = tuple(image_id for image_id in wanted if image_id not in rejected)
     position = {image_id: row for row, image_id in enumerate(kept)}
-    vectors: NDArray[np.float32] | None = None
-    facts: dict[str, JSON] = {}
-    for shard, members in places.items():
-        matrix, rows = _read_shard(services, embedder, shard)
-        if vectors is None:
-            vectors = np.empty((len(kept), matrix.shape[1]), dtype=np.float32)
-        for row, image_id in members:
-            vectors[position[image_id]] = matrix[row]
-            facts[image_id] = rows[image_id]
-    if vectors is None:
-        vectors = np.empty((0, 0), dtype=np.float32)
-    return Gathered(tuple(kept), vectors, facts, rejected)
+
+    def read() -> tuple[NDArray[np.float32], dict[str, JSON]]:
+        vectors: NDArray[np.float32] | None = None
+        facts: dict[str, JSON] = {}
+        for shard, members in places.items():
+            matrix, rows = _read_shard(services, embedder, shard)
+            if vectors is None:
+                vectors = np.empty((len(kept), matrix.shape[1]), dtype=np.float32)
+            for row, image_id in members:
+                vectors[position[image_id]] = matrix[row]
+                facts[image_id] = rows[image_id]
+        return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors, facts
+
+    return Gathered(kept, rejected, read)
 
 
 def _read_shard(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from imageclust.errors import RejectedImage
 from imageclust.models import JSON, ImageRef
 from imageclust.steps.pictures import (
-    PLAIN,
     failure_as_rejection,
+    plain_picture,
     process_images,
     store_labels,
     without_labels,
@@ -49,7 +49,7 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
 
     if batch.failed:
         # As in Embed: a function that cannot work at all must not blame the images.
-        labeler.label([PLAIN])
+        labeler.label([plain_picture()])
         done = store_labels(services, labeler.key, images, [batch.failed] * len(images), [])
         return {**done, "reused": len(batch.images) - len(images)}
     processed = process_images(services, images, min_side=labeler.min_side)

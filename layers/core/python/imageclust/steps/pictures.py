@@ -1,25 +1,31 @@
 """What PlanRun, Embed and Label share: what is stored, files to pictures, answers to a shard."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from imageclust import keys
 from imageclust.errors import InvalidInput, Permanent, RejectedImage
+from imageclust.late import np
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Labelled
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:  # a cold function starts before it needs a codec
+    from numpy.typing import NDArray
+
     from imageclust.images import Processed
 
 _CHANGED = "the file changed while the run was reading it"
-PLAIN = np.full((320, 320, 3), 128, dtype=np.uint8)
-"""A picture that every model takes: a function that fails on it cannot work at all."""
 
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
+
+
+def plain_picture() -> NDArray[np.uint8]:
+    """A picture that every model takes: a function that fails on it cannot work at all."""
+    return np.full((320, 320, 3), 128, dtype=np.uint8)
 
 
 def without_vectors(
@@ -61,7 +67,7 @@ def without_labels(services: Services, images: Sequence[ImageRef], labeler: str)
 
 def process_images(
     services: Services, images: Sequence[ImageRef], *, min_side: int
-) -> "list[Processed | RejectedImage]":
+) -> list[Processed | RejectedImage]:
     """Read and decode each image once; a failure stands in its place.
 
     Files are read a few at a time, so that a batch of huge ones does not fill the memory.
@@ -91,7 +97,7 @@ def failure_as_rejection(failed: JSON) -> RejectedImage:
 
 def _process(
     services: Services, images: Sequence[ImageRef], min_side: int
-) -> "list[Processed | RejectedImage]":
+) -> list[Processed | RejectedImage]:
     contents: list[bytes | RejectedImage] = []
     for image in images:
         try:
@@ -111,7 +117,7 @@ def store_labels(
     services: Services,
     labeler: str,
     images: Sequence[ImageRef],
-    processed: "Sequence[Processed | RejectedImage]",
+    processed: Sequence[Processed | RejectedImage],
     answers: Sequence[Labelled],
 ) -> JSON:
     """Write one shard of labels and the pointers to it; returns its name and counts.

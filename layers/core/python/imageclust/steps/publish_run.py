@@ -3,6 +3,8 @@
 The switch of ``current_run`` comes last: until then readers see the run before.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import platform
@@ -11,15 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 import imageclust
 from imageclust import keys
 from imageclust.errors import Conflict, LawBroken
 from imageclust.exports import Export, export_files
 from imageclust.labels import Label
+from imageclust.late import np
 from imageclust.models import (
     JSON,
     ClusterName,
@@ -35,6 +36,9 @@ from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.start_run import finish_run
 from imageclust.wiring import Services
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class PublishRequest:
@@ -49,7 +53,7 @@ class PublishRequest:
     seconds: dict[str, float]
 
     @classmethod
-    def from_json(cls, data: JSON) -> "PublishRequest":
+    def from_json(cls, data: JSON) -> PublishRequest:
         return cls(
             run_id=data["run_id"],
             collection=data["collection"],

@@ -1,5 +1,7 @@
 """Exact cosine search over memory-mapped vectors: no training, no approximation, no server."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -7,10 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from imageclust.adapters.local.sqlite_table import open_database, table_error
 from imageclust.adapters.vectors import (
@@ -21,8 +20,12 @@ from imageclust.adapters.vectors import (
     check_vectors,
 )
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
+from imageclust.late import np
 from imageclust.models import JSON
 from imageclust.ports import VectorMatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BLOCK_ROWS = 16_384
 _SCHEMA = (

@@ -1,10 +1,10 @@
 """Labels from an ONNX classifier on this machine, answered as Rekognition answers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from imageclust.embedding import OnnxModel
 from imageclust.errors import InvalidInput
@@ -12,6 +12,10 @@ from imageclust.labels import LabelSet, classify
 from imageclust.labels.classify import MAX_LABELS, MIN_CONFIDENCE, TEMPERATURE
 from imageclust.models import digest_of
 from imageclust.ports import Labelled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class OnnxLabeler:
