@@ -75,6 +75,10 @@ class StackSettings(BaseSettings):
         default="us.anthropic.claude-haiku-4-5-20251001-v1:0",
         description="Bedrock model or inference profile of batch inference jobs",
     )
+    models: str = Field(
+        default="us.anthropic.claude-sonnet-4-5-20250929-v1:0,amazon.nova-micro-v1:0",
+        description="Further Bedrock models that a run may name as describers, separated by commas",
+    )
     map_concurrency: int = Field(
         default=100,
         ge=1,

@@ -6,6 +6,7 @@ from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_logs as logs
 from constructs import Construct
+from imageclust.settings import Settings
 
 from infra import grants
 from infra.constructs.api import Api
@@ -64,6 +65,7 @@ class ImageclustStack(Stack):
             rekognition_per_second=str(settings.rekognition_per_second),
             bedrock_title_model=settings.title_model,
             bedrock_batch_model=settings.batch_model,
+            bedrock_models=settings.models,
             language=settings.language,
         )
         handlers = Handlers(
@@ -96,8 +98,11 @@ class ImageclustStack(Stack):
             "Bedrock",
             storage=storage,
             batch_job_event=functions["batch_job_event"],
-            title_model=settings.title_model,
-            batch_model=settings.batch_model,
+            models=Settings(
+                bedrock_title_model=settings.title_model,
+                bedrock_batch_model=settings.batch_model,
+                bedrock_models=settings.models,
+            ).describers,
         )
         workflow = Workflow(
             self,

@@ -28,13 +28,12 @@ class Bedrock(Construct):
         *,
         storage: Storage,
         batch_job_event: lambda_.Function,
-        title_model: str,
-        batch_model: str,
+        models: Iterable[str],
     ) -> None:
         super().__init__(scope, construct_id)
         stack = Stack.of(self)
-        self._title_models = model_arns(stack, title_model)
-        self._batch_models = model_arns(stack, batch_model)
+        arns = [arn for model in models for arn in model_arns(stack, model)]
+        self._models = list(dict.fromkeys(arns))
         self._jobs_arn = stack.format_arn(
             service="bedrock", resource="model-invocation-job", resource_name="*"
         )
@@ -56,7 +55,7 @@ class Bedrock(Construct):
             self._batch_role,
             "InvokeModels",
             actions=["bedrock:InvokeModel"],
-            resources=self._batch_models,
+            resources=self._models,
             reason="an inference profile runs its model in any region of its group",
         )
         target = targets.LambdaFunction(batch_job_event, retry_attempts=5)
@@ -78,12 +77,12 @@ class Bedrock(Construct):
         )
 
     def grant_describe(self, role: iam.Role, *, reason: str) -> None:
-        """Ask the model on demand."""
+        """Ask the models on demand."""
         allow(
             role,
             "InvokeModels",
             actions=["bedrock:InvokeModel"],
-            resources=self._title_models,
+            resources=self._models,
             reason=reason,
         )
 
@@ -124,7 +123,7 @@ class Bedrock(Construct):
             role,
             "SubmitJobs",
             actions=["bedrock:CreateModelInvocationJob"],
-            resources=[*self._batch_models, self._jobs_arn],
+            resources=[*self._models, self._jobs_arn],
             reason=reason,
         )
         allow(

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from imageclust.adapters.aws.bedrock_batch_describer import BedrockBatchDescriber
-from imageclust.adapters.aws.bedrock_describer import Conversation
+from imageclust.adapters.aws.bedrock_batch import BedrockBatch
+from imageclust.adapters.aws.bedrock_describer import NamingConversation
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.s3_store import S3Store
 from imageclust.adapters.local.file_store import FileStore
@@ -45,7 +45,7 @@ def describer(
     with mock_aws(), FakeBedrock().serve():
         clients.s3.create_bucket(Bucket="data")
         store_ = S3Store(clients, cache=tmp_path / "cache")
-        yield BedrockBatchDescriber(clients, store_, Conversation(MODEL), role_arn=ROLE)
+        yield BedrockBatch(clients, store_, NamingConversation(MODEL), role_arn=ROLE)
 
 
 def settled(describer: BatchDescriber, job: str) -> str:
@@ -58,7 +58,7 @@ def settled(describer: BatchDescriber, job: str) -> str:
 
 def test_a_job_from_start_to_names(describer: BatchDescriber) -> None:
     assert describer.status(job="describe-1") == "unknown"
-    describer.submit(job="describe-1", briefs=briefs(120), folder=FOLDER)
+    describer.submit(job="describe-1", subjects=briefs(120), folder=FOLDER)
     assert settled(describer, "describe-1") == "done"
     names = describer.collect(job="describe-1", folder=FOLDER)
     assert set(names) == {f"c{n:04d}" for n in range(120)}
@@ -72,15 +72,15 @@ def test_a_job_from_start_to_names(describer: BatchDescriber) -> None:
 
 
 def test_submitting_twice_is_one_job(describer: BatchDescriber) -> None:
-    describer.submit(job="describe-1", briefs=briefs(100), folder=FOLDER)
-    describer.submit(job="describe-1", briefs=briefs(100), folder=FOLDER)
+    describer.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
+    describer.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
     assert settled(describer, "describe-1") == "done"
-    describer.submit(job="describe-1", briefs=briefs(100), folder=FOLDER)
+    describer.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
     assert settled(describer, "describe-1") == "done"
     assert len(describer.collect(job="describe-1", folder=FOLDER)) == 100
 
 
 def test_jobs_do_not_mix(describer: BatchDescriber) -> None:
-    describer.submit(job="describe-1", briefs=briefs(100), folder=FOLDER)
+    describer.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
     assert describer.status(job="describe") == "unknown"
     assert describer.collect(job="describe-2", folder=FOLDER) == {}

@@ -98,11 +98,12 @@ class FakeBedrock:
         batch: how batch jobs go.
 
     ``script`` holds replies or errors for the next Converse calls, used before ``reply``.
-    ``events`` collects the EventBridge events of jobs; nothing delivers them, as they may come
-    late or never. ``conversations`` and ``jobs`` show what was asked. ``not_enabled`` closes the
-    embedding models to the account; ``refuses`` tells of a JPEG whether they refuse it.
-    ``lifecycles`` holds what is special in the life of a model, None for one that does not exist;
-    ``availability`` what is special in the answer about access.
+    ``batches`` says how the jobs of a model go that go otherwise; the model ``refuse_jobs_of``
+    takes no further job. ``events`` collects the EventBridge events of jobs; nothing delivers
+    them, as they may come late or never. ``conversations`` and ``jobs`` show what was asked.
+    ``not_enabled`` closes the embedding models to the account; ``refuses`` tells of a JPEG whether
+    they refuse it. ``lifecycles`` holds what is special in the life of a model, None for one that
+    does not exist; ``availability`` what is special in the answer about access.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class FakeBedrock:
     ) -> None:
         self.reply = reply
         self.batch = batch or BatchPlan()
+        self.batches: dict[str, BatchPlan] = {}
+        self.refuse_jobs_of = ""
         self.script: list[str | AwsError] = []
         self.throttle_next = 0
         self.not_enabled = False
@@ -140,6 +143,9 @@ class FakeBedrock:
             served(BedrockResponse, "bedrock", control),
         ):
             yield self
+
+    def _plan(self, job: _Job) -> BatchPlan:
+        return self.batches.get(job.request["modelId"], self.batch)
 
     def finish(self, name: str) -> None:
         """End the newest job of this name now, write its output and note its event."""
@@ -225,6 +231,8 @@ class FakeBedrock:
     def _create_job(self, request: JSON) -> JSON:
         self._maybe_throttle()
         self.creations += 1
+        if request["modelId"] == self.refuse_jobs_of:
+            raise AwsError("ServiceQuotaExceededException", "Too many jobs of this model")
         for job in self.jobs.values():
             if job.request["clientRequestToken"] == request["clientRequestToken"]:
                 if job.request != request:
@@ -249,7 +257,7 @@ class FakeBedrock:
         found = []
         for job in self.jobs.values():
             if request.get("nameContains", "") in job.request["jobName"]:
-                if job.looks < self.batch.hidden:
+                if job.looks < self._plan(job).hidden:
                     job.looks += 1
                 else:
                     found.append(self._summary(job))
@@ -269,8 +277,8 @@ class FakeBedrock:
         job.looks += 1
         if job.status in ("Submitted", "InProgress"):
             job.status = "InProgress"
-            polls = self.batch.polls
-            if polls is not None and job.looks >= polls + self.batch.hidden:
+            plan = self._plan(job)
+            if plan.polls is not None and job.looks >= plan.polls + plan.hidden:
                 self._end(job)
 
     def _end(self, job: _Job) -> None:
@@ -278,10 +286,11 @@ class FakeBedrock:
         records = [json.loads(line) for line in _read(source).splitlines()]
         ids = [record["recordId"] for record in records]
         assert len(set(ids)) == len(ids), "record ids are unique"
-        if len(records) < self.batch.minimum:
+        plan = self._plan(job)
+        if len(records) < plan.minimum:
             job.status = "Failed"
         else:
-            job.status = self.batch.status
+            job.status = plan.status
             self._write_output(job, records, source)
         self.events.append(
             {
@@ -299,7 +308,8 @@ class FakeBedrock:
         )
 
     def _write_output(self, job: _Job, records: list[JSON], source: str) -> None:
-        done = records[: round(len(records) * self.batch.processed)]
+        plan, model = self._plan(job), job.request["modelId"]
+        done = records[: round(len(records) * plan.processed)]
         lines = []
         for record in done:
             asked = _decoded(record["modelInput"])
@@ -307,13 +317,14 @@ class FakeBedrock:
             assert shape is not None
             report = ParamValidator().validate(asked | {"modelId": "of the job"}, shape)
             assert not report.has_errors(), report.generate_report()
-            if record["recordId"] in self.batch.fail:
+            if record["recordId"] in plan.fail:
                 result = {"error": {"errorCode": 400, "errorMessage": "content was filtered"}}
             else:
-                answer = check_answer("bedrock-runtime", "Converse", _answer(self.reply(asked)))
+                said = _answer(self.reply(asked | {"modelId": model}))
+                answer = check_answer("bedrock-runtime", "Converse", said)
                 result = {"modelOutput": answer}
             lines.append({"recordId": record["recordId"], **result})
-        random.Random(self.batch.seed).shuffle(lines)
+        random.Random(plan.seed).shuffle(lines)
         failed = sum("error" in line for line in lines)
         job.counts = {
             "totalRecordCount": len(records),

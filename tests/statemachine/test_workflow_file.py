@@ -65,7 +65,7 @@ class Contracted:
             raise contract["raises"]
         assert without_times(payload) == without_times(contract["input"]), state
         if state == "DescribeInBatch":
-            self.tokens.send_task_success(payload["token"], {"job": contract["output"]["job"]})
+            self.tokens.send_task_success(payload["token"], {"jobs": contract["output"]["jobs"]})
         return contract["output"]
 
     def submit_job(self, arguments: Any, *, cancel: threading.Event) -> Any:

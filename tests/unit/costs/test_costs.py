@@ -110,6 +110,20 @@ def test_a_model_without_a_price_takes_the_dearest_and_says_so() -> None:
     assert nova.stages[-1].usd < found.stages[-1].usd / 10
 
 
+def test_several_describers_are_paid_each() -> None:
+    both = stage(10_000, 200, "naming", describer="auto, amazon.nova-micro-v1:0")
+    one = stage(10_000, 200, "naming")
+    other = stage(10_000, 200, "naming", describer="amazon.nova-micro-v1:0")
+    assert both == pytest.approx(one + other)
+    plain = stage(10_000, 200, "naming", describer="auto, deterministic")
+    assert plain == pytest.approx(one)
+    config = RunConfig(
+        labels="off", describer="auto, deterministic", descriptions_by="auto", max_cost_usd=0.5
+    )
+    cheaper, _ = within_budget(10_000, config, clusters=400)
+    assert cheaper.describers == ("deterministic",)
+
+
 def test_a_local_labeler_is_paid_as_compute() -> None:
     found = estimate(1000, RunConfig(labeler="mobilenet"), clusters=10)
     assert "rekognition_image" not in found.units["labels"]

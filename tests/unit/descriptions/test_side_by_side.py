@@ -1,5 +1,5 @@
 import pytest
-from imageclust.descriptions import describers_of, merge_names
+from imageclust.descriptions import ClusterNames, merge_names
 from imageclust.errors import InvalidInput
 from imageclust.models import ClusterBrief, ClusterName
 
@@ -20,6 +20,7 @@ def test_the_first_describer_is_shown_and_all_are_kept() -> None:
     assert [answer.title for answer in first.answers] == ["Sofas", "Couches"]
     assert first.to_json()["name"]["model"] == "haiku"
     assert [answer["model"] for answer in first.to_json()["answers"]] == ["haiku", "nova"]
+    assert ClusterNames.from_json(first.to_json()) == first
 
 
 def test_a_missing_answer_comes_from_the_next_and_titles_stay_unique() -> None:
@@ -53,11 +54,3 @@ def test_nobody_named_it() -> None:
     with pytest.raises(InvalidInput, match="not among"):
         merge_names(BRIEFS, {"haiku": {}}, descriptions_by="sonnet")
     assert merge_names([], {}) == []
-
-
-def test_the_describers_of_a_setting() -> None:
-    assert describers_of("auto") == ("auto",)
-    assert describers_of("auto, amazon.nova-micro-v1:0") == ("auto", "amazon.nova-micro-v1:0")
-    for wrong in ("", "auto,", "auto,auto", "a,b,c,d,e"):
-        with pytest.raises(InvalidInput, match="one to 4"):
-            describers_of(wrong)

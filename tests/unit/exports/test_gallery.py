@@ -147,6 +147,19 @@ def hostile(name: str) -> Export:
     )  # fmt: skip
 
 
+def test_the_answers_of_several_describers_stand_beside_the_one_shown() -> None:
+    export = made_up()
+    said = {"title": "Couches", "phrase": "a <b>phrase</b>", "description": "d"}
+    answers = [{**said, "described_by": "haiku"}, {**said, "described_by": "nova"}]
+    clusters = ({**export.clusters[0], "answers": answers}, *export.clusters[1:])
+    html = render_gallery(replace(export, clusters=clusters)).decode()
+    assert html.count("What each describer said") == 1
+    assert "<dt>haiku</dt>" in html
+    assert "<dt>nova</dt>" in html
+    assert "<b>phrase" not in html
+    assert "What each describer said" not in render_gallery(export).decode()
+
+
 def test_misplaced_pictures_say_where_they_would_fit() -> None:
     export = made_up()
     vectors = export.vectors.copy()

@@ -70,8 +70,17 @@ def _clusters(export: Export) -> list[JSON]:
             "id": cluster["cluster_id"],
             **{
                 name: cluster[name]
-                for name in ("title", "phrase", "description", "size", "labels", "exemplars")
+                for name in (
+                    "title",
+                    "phrase",
+                    "description",
+                    "described_by",
+                    "size",
+                    "labels",
+                    "exemplars",
+                )
             },
+            **({"answers": cluster["answers"]} if "answers" in cluster else {}),
             "cohesion": cluster["cohesion"],
             "silhouette": cluster["silhouette"],
         }

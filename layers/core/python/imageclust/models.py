@@ -17,6 +17,7 @@ Mode = Literal["fast", "balanced", "comprehensive"]
 Status = Literal["clustered", "outlier", "duplicate", "rejected"]
 RunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "INVALID", "CANCELLED"]
 
+_MOST_DESCRIBERS = 4
 _COLLECTION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -41,7 +42,9 @@ class RunConfig:
     """What one run does: validated, frozen, stored with the run.
 
     ``auto`` for embedder, labeler and describer means the best one that is installed. ``sample``
-    is the share of distinct images used, in (0, 1].
+    is the share of distinct images used, in (0, 1]. ``describer`` may name several, separated by
+    commas: the answers of all are kept and the first one's names are shown, with the phrases and
+    descriptions of ``descriptions_by`` where that is set.
     """
 
     embedder: str = "auto"
@@ -59,6 +62,7 @@ class RunConfig:
     sample: float = 1.0
     seed: int = 0
     describer: str = "auto"
+    descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
     duplicates: Literal["exact", "confirmed"] = "exact"
     max_cost_usd: float | None = None
@@ -79,6 +83,26 @@ class RunConfig:
             raise InvalidInput(f"label_weight must lie between 0 and 1, not {self.label_weight}")
         if self.max_cost_usd is not None and self.max_cost_usd < 0:
             raise InvalidInput(f"max_cost_usd must not be negative, not {self.max_cost_usd}")
+        describers = self.describers
+        if self.descriptions_by is not None and self.descriptions_by not in describers:
+            raise InvalidInput(
+                f"descriptions_by must be one of the describers ({', '.join(describers)}), "
+                f"not {self.descriptions_by!r}"
+            )
+
+    @property
+    def describers(self) -> tuple[str, ...]:
+        """The describers by name; the first is shown.
+
+        Raises InvalidInput for none, more than four, or one twice.
+        """
+        names = tuple(name.strip() for name in self.describer.split(","))
+        if not all(names) or len(set(names)) != len(names) or len(names) > _MOST_DESCRIBERS:
+            raise InvalidInput(
+                f"describer must name one to {_MOST_DESCRIBERS} different describers, separated "
+                f"by commas, not {self.describer!r}"
+            )
+        return names
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

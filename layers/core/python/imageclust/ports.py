@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from imageclust.labels import Label
 from imageclust.models import JSON, ClusterBrief, ClusterName
@@ -19,6 +19,9 @@ from imageclust.models import JSON, ClusterBrief, ClusterName
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_S_contra = TypeVar("_S_contra", contravariant=True)
+_A_co = TypeVar("_A_co", covariant=True)
 
 Key = tuple[str, str]
 """(pk, sk) of an item."""
@@ -196,15 +199,15 @@ class Describer(Protocol):
 
     key: str
 
-    def describe(self, briefs: Sequence[ClusterBrief]) -> list[ClusterName]:
-        """One name a cluster, in order; titles unique within the call."""
+    def describe(self, briefs: Sequence[ClusterBrief]) -> Sequence[ClusterName | None]:
+        """One name a cluster, in order; None where it has none."""
         ...
 
 
-class BatchDescriber(Protocol):
-    """Descriptions as one asynchronous job: Bedrock batch inference, or a local thread's work."""
+class Batch(Protocol[_S_contra, _A_co]):
+    """Answers as one asynchronous job: Bedrock batch inference, or a local thread's work."""
 
-    def submit(self, *, job: str, briefs: Sequence[ClusterBrief], folder: str) -> None:
+    def submit(self, *, job: str, subjects: Sequence[_S_contra], folder: str) -> None:
         """Start the job named ``job`` (idempotent by name); ``folder`` is an s3:// prefix."""
         ...
 
@@ -212,9 +215,12 @@ class BatchDescriber(Protocol):
         """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
         ...
 
-    def collect(self, *, job: str, folder: str) -> dict[str, ClusterName]:
-        """Names by cluster id of the records that succeeded."""
+    def collect(self, *, job: str, folder: str) -> Mapping[str, _A_co]:
+        """Answers of the records that succeeded, by the id of the subject."""
         ...
+
+
+BatchDescriber = Batch[ClusterBrief, ClusterName]
 
 
 class Workflows(Protocol):

@@ -18,6 +18,8 @@ class Settings:
     Files above ``max_upload_bytes`` are rejected unread. ``paid`` is off on one machine.
     ``device`` is cpu or cuda. ``decode_workers`` are processes that decode; 0 decodes in this
     process, for a Lambda function, whose own process is the guard.
+    ``bedrock_models`` are the models that a run may name as describers beside the title and the
+    batch model, separated by commas.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
     """
 
@@ -49,9 +51,17 @@ class Settings:
     rekognition_max_labels: int = 25
     bedrock_title_model: str = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
     bedrock_batch_model: str = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
+    bedrock_models: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0,amazon.nova-micro-v1:0"
     bedrock_batch_role_arn: str = ""
     bedrock_batch_minimum: int = 100
     language: str = "English"
+
+    @property
+    def describers(self) -> tuple[str, ...]:
+        """Every Bedrock model that may describe clusters, each once."""
+        more = (name.strip() for name in self.bedrock_models.split(","))
+        names = (self.bedrock_title_model, self.bedrock_batch_model, *more)
+        return tuple(dict.fromkeys(name for name in names if name))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

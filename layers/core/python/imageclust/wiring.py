@@ -43,9 +43,9 @@ class Services:
     rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
-    unless one inference serves both. ``check_model`` asks whether a model of Bedrock can be used:
-    it gives notes on the model's life or raises UnknownModel. ``close`` ends worker processes and
-    connections.
+    unless one inference serves both, ``open_batch_describer(name)`` for a describer without batch
+    jobs. ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
+    life or raises UnknownModel. ``close`` ends worker processes and connections.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class Services:
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
     open_describer: Callable[[str], Describer]
-    open_batch_describer: Callable[[str], BatchDescriber]
+    open_batch_describer: Callable[[str], BatchDescriber | None]
     close: Callable[[], None]
 
 
@@ -170,8 +170,8 @@ def local_services(
 
 def aws_services(settings: Settings) -> Services:
     """Everything on AWS, as the settings name it. Clients are made at their first use."""
-    from imageclust.adapters.aws.bedrock_batch_describer import BedrockBatchDescriber
-    from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, Conversation
+    from imageclust.adapters.aws.bedrock_batch import BedrockBatch
+    from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
     from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
     from imageclust.adapters.aws.bedrock_models import check_model
     from imageclust.adapters.aws.clients import Clients
@@ -218,29 +218,25 @@ def aws_services(settings: Settings) -> Services:
             return None
         return models.joint(embedder, preprocess, labeler)
 
-    def conversation(name: str, default: str) -> Conversation:
-        model = default if name in ("auto", "bedrock") else name
-        return Conversation(model, language=settings.language)
-
-    def open_describer(name: str) -> Describer:
-        plain = DeterministicDescriber()
-        if name == "deterministic":
-            return plain
-        ours = ("auto", "bedrock", settings.bedrock_title_model, settings.bedrock_batch_model)
+    def conversation(name: str, default: str) -> NamingConversation:
+        ours = ("auto", "bedrock", *settings.describers)
         if name not in ours:
             raise UnknownModel(
                 f"there is no describer '{name}' here; use deterministic or {', '.join(ours)}"
             )
-        told = conversation(name, settings.bedrock_title_model)
-        return BedrockDescriber(clients, told, fallback=plain)
+        model = default if name in ("auto", "bedrock") else name
+        return NamingConversation(model, language=settings.language)
 
-    def open_batch_describer(name: str) -> BatchDescriber:
-        return BedrockBatchDescriber(
-            clients,
-            store,
-            conversation(name, settings.bedrock_batch_model),
-            role_arn=settings.bedrock_batch_role_arn,
-        )
+    def open_describer(name: str) -> Describer:
+        if name == "deterministic":
+            return DeterministicDescriber()
+        return BedrockDescriber(clients, conversation(name, settings.bedrock_title_model))
+
+    def open_batch_describer(name: str) -> BatchDescriber | None:
+        if name == "deterministic":
+            return None
+        told = conversation(name, settings.bedrock_batch_model)
+        return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
 
     return Services(
         settings=settings,

@@ -19,7 +19,10 @@ from imageclust.models import RunConfig
 
 _STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("labels are given to exemplars only, not to every image", {"labels": "exemplars"}),
-    ("clusters are named without a language model", {"describer": "deterministic"}),
+    (
+        "clusters are named without a language model",
+        {"describer": "deterministic", "descriptions_by": None},
+    ),
     ("no labels are given", {"labels": "off"}),
 )
 

@@ -6,6 +6,7 @@ named in ``docs/cost.md``. A run on one machine costs nothing.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -137,9 +138,10 @@ def estimate(
     stages = tuple(StageCost(stage, what, costs[stage]) for stage, what, _ in rows)
     if clusters is None and config.clusters is None and config.target_size is None:
         notes = (*notes, f"{expected:,} clusters are assumed (2 √images, within the size bounds)")
-    model, known = _naming_model(config, place.settings, prices)
-    if not known and units["naming"]:
-        notes = (*notes, f"no price of {model} is on file: {_DEAREST[0]}'s is taken")
+    for name in _models(config):
+        model = _model_id(name, place.settings)
+        if units["naming"] and _price_key(model, prices) is None:
+            notes = (*notes, f"no price of {model} is on file: {_DEAREST[0]}'s is taken")
     return Estimate(used, expected, place.region, prices.as_of, units, stages, notes)
 
 
@@ -172,7 +174,7 @@ def cost_by_stage(units: Units, *, prices: Prices | None = None) -> dict[str, fl
 
 def in_batch(clusters: int, config: RunConfig, settings: Settings) -> bool:
     """Whether the clusters of a run are named by a batch inference job."""
-    if config.describer == "deterministic" or clusters == 0:
+    if clusters == 0 or not _models(config):
         return False
     if config.describe != "auto":
         return config.describe == "batch"
@@ -284,30 +286,27 @@ class _Count:
         )
 
     def _naming(self) -> Row:
-        if self.config.describer == "deterministic":
+        models = [_model_id(name, self.settings) for name in _models(self.config)]
+        if not models:
             return "naming", "without a model", {}
         batch = in_batch(self.clusters, self.config, self.settings)
-        name, _ = _naming_model(self.config, self.settings, self.prices)
         share = self.prices.usd["batch_share"] if batch else 1.0
-        key = _price_key(name, self.prices) or _DEAREST[0]
-        return (
-            "naming",
-            f"{self.clusters:,} clusters, {key}, {'batch' if batch else 'on demand'}",
-            {
-                f"tokens_in/{key}": self.clusters * TOKENS_IN * share,
-                f"tokens_out/{key}": self.clusters * TOKENS_OUT * share,
-            }
-            if self.clusters
-            else {},
-        )
+        priced = [_price_key(model, self.prices) or _DEAREST[0] for model in models]
+        units: dict[str, float] = defaultdict(float)
+        for key in priced if self.clusters else ():
+            units[f"tokens_in/{key}"] += self.clusters * TOKENS_IN * share
+            units[f"tokens_out/{key}"] += self.clusters * TOKENS_OUT * share
+        how = "batch" if batch else "on demand"
+        return "naming", f"{self.clusters:,} clusters, {', '.join(priced)}, {how}", dict(units)
 
 
-def _naming_model(config: RunConfig, settings: Settings, prices: Prices) -> tuple[str, bool]:
-    """The model that names clusters, and whether its price is on file."""
-    name = config.describer
-    if name in ("auto", "bedrock"):
-        name = settings.bedrock_title_model
-    return name, _price_key(name, prices) is not None
+def _models(config: RunConfig) -> list[str]:
+    """The describers of a configuration that are language models."""
+    return [name for name in config.describers if name != "deterministic"]
+
+
+def _model_id(name: str, settings: Settings) -> str:
+    return settings.bedrock_title_model if name in ("auto", "bedrock") else name
 
 
 def _price_key(model: str, prices: Prices) -> str | None:

@@ -2,12 +2,11 @@
 
 from imageclust.descriptions.briefs import make_briefs
 from imageclust.descriptions.deterministic import DeterministicDescriber
-from imageclust.descriptions.side_by_side import ClusterNames, describers_of, merge_names
+from imageclust.descriptions.side_by_side import ClusterNames, merge_names
 
 __all__ = [
     "ClusterNames",
     "DeterministicDescriber",
-    "describers_of",
     "make_briefs",
     "merge_names",
 ]

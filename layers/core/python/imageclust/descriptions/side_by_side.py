@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from imageclust.descriptions.prompts import distinct_titles
 from imageclust.errors import InvalidInput
 from imageclust.models import JSON, ClusterBrief, ClusterName
-
-_MOST = 4
 
 
 @dataclass(frozen=True)
@@ -25,19 +24,13 @@ class ClusterNames:
             "answers": [answer.to_json() for answer in self.answers],
         }
 
-
-def describers_of(configured: str) -> tuple[str, ...]:
-    """The describers of a setting such as ``auto, amazon.nova-micro-v1:0``; the first is shown.
-
-    Raises InvalidInput for none, more than four, or one twice.
-    """
-    names = tuple(name.strip() for name in configured.split(","))
-    if not all(names) or len(set(names)) != len(names) or len(names) > _MOST:
-        raise InvalidInput(
-            f"describer must name one to {_MOST} different describers, separated by commas, "
-            f"not {configured!r}"
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            cluster_id=str(data["cluster_id"]),
+            shown=ClusterName.from_json(data["name"]),
+            answers=tuple(ClusterName.from_json(answer) for answer in data["answers"]),
         )
-    return names
 
 
 def merge_names(

@@ -82,8 +82,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class AnswerView:
+    """What one describer called a cluster."""
+
+    title: str
+    phrase: str
+    description: str
+    described_by: str
+
+
+@dataclass(frozen=True)
 class ClusterView:
-    """A named group of a run. ``exemplars`` are its most typical images."""
+    """A named group of a run. ``exemplars`` are its most typical images.
+
+    ``answers`` holds what each of several describers said; the names above are those shown.
+    """
 
     cluster_id: str
     title: str
@@ -93,6 +106,8 @@ class ClusterView:
     labels: list[Any]
     exemplars: list[Picture]
     cohesion: float | None
+    described_by: str = ""
+    answers: list[AnswerView] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -348,6 +363,8 @@ def _cluster_view(services: Services, item: JSON) -> ClusterView:
             for image_id in item.get("exemplars") or ()
         ],
         cohesion=item.get("cohesion"),
+        described_by=item.get("described_by", ""),
+        answers=[AnswerView(**answer) for answer in item.get("answers") or ()],
     )
 
 

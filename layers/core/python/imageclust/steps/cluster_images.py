@@ -145,11 +145,13 @@ def _label_weight(config: RunConfig) -> float:
 
 def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> str:
     """``batch`` when asked for, or when there are enough clusters for a job of the service."""
-    if config.describe != "auto":
+    if config.describe == "on_demand":
         return config.describe
     least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
-    batch = 0 < least <= clusters and config.describer != "deterministic"
-    return "batch" if batch else "on_demand"
+    if config.describe == "auto" and not 0 < least <= clusters:
+        return "on_demand"
+    able = any(services.open_batch_describer(name) for name in config.describers)
+    return "batch" if able else "on_demand"
 
 
 @dataclass(frozen=True)

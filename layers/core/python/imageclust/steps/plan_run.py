@@ -53,7 +53,7 @@ def plan_run(
     if config.labels == "exemplars" and services.settings.paid and config.labeler != "rekognition":
         # ClusterImages labels them, and ONNX Runtime does not fit into its function.
         raise InvalidInput("on AWS only Rekognition labels exemplars: use labeler 'auto'")
-    services.open_describer(config.describer)  # an unknown one is refused before anything is paid
+    _check_describers(services, config)
     files, complete = _name_files(services, request.collection, lambda: clock() > deadline)
     if not complete:
         return {"complete": False, "images": {"seen": len(files)}}
@@ -122,6 +122,16 @@ def plan_run(
             "concurrency": services.settings.label_concurrency,
         },
     }
+
+
+def _check_describers(services: Services, config: RunConfig) -> None:
+    """Refuse an unknown describer, or one model under two names, before anything is paid."""
+    asked: dict[str, str] = {}
+    for name in config.describers:
+        key = services.open_describer(name).key
+        if key in asked:
+            raise InvalidInput(f"the describers {asked[key]} and {name} are the same model")
+        asked[key] = name
 
 
 def clustering_config(config: RunConfig) -> ClusteringConfig:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import imageclust
 from imageclust import keys
+from imageclust.descriptions import ClusterNames
 from imageclust.errors import Conflict, LawBroken
 from imageclust.exports import Export, export_files
 from imageclust.labels import Label
@@ -95,7 +96,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         raise LawBroken(f"{request.plan['images']['seen']} files seen, but {counts.to_json()}")
 
     cluster_items = [
-        {**cluster, **_name_json(names[cluster["cluster_id"]]), "labels": top}
+        {**cluster, **_names_json(names[cluster["cluster_id"]]), "labels": top}
         for cluster, top in zip(clusters, _top_labels(services, request), strict=True)
     ]
     for image_id, row in spread.items():
@@ -117,7 +118,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         "config": request.config.to_json(),
         "counts": counts.to_json(),
         "images": request.plan["images"],
-        "notes": request.plan["notes"],
+        "notes": [*request.plan["notes"], *request.names["notes"]],
         "clusters": len(cluster_items),
         "models": {
             "embedder": request.plan["embedder"],
@@ -262,9 +263,16 @@ def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
     return [[name for name, _, _ in brief["labels"][:10]] for brief in briefs]
 
 
+def _names_json(names: ClusterNames) -> JSON:
+    """The names that are shown, and with several describers every answer beside them."""
+    answers = [_name_json(answer) for answer in names.answers]
+    return {**_name_json(names.shown), **({"answers": answers} if len(answers) > 1 else {})}
+
+
 def _name_json(name: ClusterName) -> JSON:
     data = name.to_json()
-    return {**data, "described_by": data.pop("model")}
+    model = data.pop("model")
+    return {**data, "described_by": model}
 
 
 @dataclass(frozen=True)

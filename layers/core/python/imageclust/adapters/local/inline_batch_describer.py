@@ -23,7 +23,7 @@ class InlineBatchDescriber:
         self._store = store
         self._table = table
 
-    def submit(self, *, job: str, briefs: Sequence[ClusterBrief], folder: str) -> None:
+    def submit(self, *, job: str, subjects: Sequence[ClusterBrief], folder: str) -> None:
         """Describe the clusters; a job of that name that is done already is left as it is."""
         pk = _job_pk(job)
         try:
@@ -34,13 +34,14 @@ class InlineBatchDescriber:
             if self.status(job=job) == "done":
                 return
         try:
-            names = self._describer.describe(briefs)
+            names = self._describer.describe(subjects)
         except ImageclustError as error:
             self._table.update(pk, keys.POINTER_SK, {"state": "failed", "cause": str(error)})
             raise
         records = [
             {"recordId": brief.cluster_id, "name": name.to_json()}
-            for brief, name in zip(briefs, names, strict=True)
+            for brief, name in zip(subjects, names, strict=True)
+            if name is not None
         ]
         self._store.write(_answer_uri(folder, job), to_json_lines(records))
         self._table.update(pk, keys.POINTER_SK, {"state": "done", "cause": None})

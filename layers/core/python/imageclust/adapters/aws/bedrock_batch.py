@@ -1,19 +1,19 @@
-"""Cluster names from a Bedrock model as one batch inference job."""
+"""What a Bedrock model says of many subjects, as one batch inference job."""
 
 import base64
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
-from imageclust.adapters.aws.bedrock_describer import Conversation
+from imageclust.adapters.aws.bedrock_conversation import A, Conversation, S
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import translated
 from imageclust.descriptions.prompts import UnusableAnswer
 from imageclust.errors import Conflict, CorruptData, InvalidInput
 from imageclust.keys import split_uri
-from imageclust.models import JSON, ClusterBrief, ClusterName
+from imageclust.models import JSON
 from imageclust.ports import ObjectStore
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _DONE = {"Completed", "PartiallyCompleted"}
 _FAILED = {"Failed", "Stopped", "Expired"}
 
 
-class BedrockBatchDescriber:
-    """One ``CreateModelInvocationJob`` of type Converse; ``recordId`` is the cluster's id.
+class BedrockBatch(Generic[S, A]):
+    """One ``CreateModelInvocationJob`` of type Converse; ``recordId`` names the subject.
 
     The job's name is its identity: creating it again with the same name and input gives the same
     job (``clientRequestToken`` is derived from the name), and its state is looked up by name.
@@ -45,7 +45,7 @@ class BedrockBatchDescriber:
         self,
         clients: Clients,
         store: ObjectStore,
-        conversation: Conversation,
+        conversation: Conversation[S, A],
         *,
         role_arn: str,
         timeout_hours: int = 24,
@@ -56,13 +56,13 @@ class BedrockBatchDescriber:
         self._role_arn = role_arn
         self._timeout_hours = timeout_hours
 
-    def submit(self, *, job: str, briefs: Sequence[ClusterBrief], folder: str) -> None:
+    def submit(self, *, job: str, subjects: Sequence[S], folder: str) -> None:
         """Start the job; it writes below ``{folder}/output/``. Idempotent by name."""
         _check(job, folder)
-        if not 1 <= len(briefs) <= _MAX_RECORDS:
-            raise InvalidInput(f"A batch job has 1 to {_MAX_RECORDS} records, not {len(briefs)}.")
+        if not 1 <= len(subjects) <= _MAX_RECORDS:
+            raise InvalidInput(f"A batch job has 1 to {_MAX_RECORDS} records, not {len(subjects)}.")
         source = f"{folder.rstrip('/')}/input/{job}.jsonl"
-        self._store.write(source, self._records(briefs), content_type="application/jsonl")
+        self._store.write(source, self._records(subjects), content_type="application/jsonl")
         try:
             with translated(f"Batch job {job}"):
                 self._clients.bedrock.create_model_invocation_job(
@@ -91,50 +91,52 @@ class BedrockBatchDescriber:
         state = answer.get("status", "")
         return "done" if state in _DONE else "failed" if state in _FAILED else "running"
 
-    def collect(self, *, job: str, folder: str) -> dict[str, ClusterName]:
-        """Names by cluster id of the records that succeeded and can be used.
+    def collect(self, *, job: str, folder: str) -> dict[str, A]:
+        """Answers by record id of the records that succeeded and can be used.
 
         Records come in any order and over several files; failed ones carry ``error``. What a job
         wrote before it failed or expired counts too.
         """
         _check(job, folder)
         bucket, prefix = split_uri(_output(folder))
-        names: dict[str, ClusterName] = {}
+        answers: dict[str, A] = {}
         for found in self._store.list(bucket, prefix):
             if found.uri.endswith(f"/{job}.jsonl.out"):
-                names |= self._names(found.uri)
-        return names
+                answers |= self._answers(found.uri)
+        return answers
 
-    def _records(self, briefs: Sequence[ClusterBrief]) -> bytes:
+    def _records(self, subjects: Sequence[S]) -> bytes:
         lines = [
             json.dumps(
-                {"recordId": brief.cluster_id, "modelInput": self._conversation.request(brief)},
+                {
+                    "recordId": self._conversation.record_id(subject),
+                    "modelInput": self._conversation.request(subject),
+                },
                 default=_base64,
                 separators=(",", ":"),
             )
-            for brief in briefs
+            for subject in subjects
         ]
         return "\n".join(lines).encode() + b"\n"
 
-    def _names(self, uri: str) -> dict[str, ClusterName]:
-        names = {}
+    def _answers(self, uri: str) -> dict[str, A]:
+        answers = {}
         for line in self._store.read(uri).splitlines():
             if not line.strip():
                 continue
             try:
                 record: JSON = json.loads(line)
-                cluster_id = str(record["recordId"])
+                record_id = str(record["recordId"])
             except (KeyError, TypeError, ValueError) as error:
                 raise CorruptData(f"{uri} holds a line that is not a record.") from error
             answer = record.get("modelOutput")
             if record.get("error") or not isinstance(answer, Mapping):
                 continue
             try:
-                text = self._conversation.read(answer)
+                answers[record_id] = self._conversation.read(answer)
             except UnusableAnswer:
                 continue
-            names[cluster_id] = text.named(self._conversation.model_id)
-        return names
+        return answers
 
     def _find(self, job: str) -> "ModelInvocationJobSummaryTypeDef | None":
         """The newest job of this name. Jobs are listed by name, got by ARN only."""
