@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -101,7 +103,7 @@ class Bedrock(Construct):
         """Ask whether a model can be used."""
         stack = Stack.of(self)
         used = [arn for model in EMBEDDING_MODELS for arn in model_arns(stack, model)]
-        used += [*self._title_models, *self._batch_models]
+        used += self._models
         allow(
             role,
             "CheckModels",
