@@ -10,7 +10,6 @@ from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.s3_store import S3Store
 from imageclust.errors import (
-    CorruptData,
     InvalidInput,
     Permanent,
     StoreUnavailable,
@@ -278,10 +277,20 @@ def test_a_batch_has_records(batch: Names) -> None:
         batch.submit(job="j", subjects=[], folder=FOLDER)
 
 
-def test_output_that_is_no_jsonl(batch: Names, clients: Clients) -> None:
-    S3Store(clients).write(f"{FOLDER}/output/x/describe-1.jsonl.out", b"{}\n")
-    with pytest.raises(CorruptData):
-        batch.collect(job="describe-1", folder=FOLDER)
+def test_a_line_that_is_no_record_answers_nothing(
+    batch: Names, bedrock: FakeBedrock, clients: Clients
+) -> None:
+    bedrock.batch = BatchPlan(minimum=1)
+    batch.submit(job="describe-1", subjects=briefs(3), folder=FOLDER)
+    assert settle(batch, "describe-1") == "done"
+    (uri,) = [
+        item.uri
+        for item in S3Store(clients).list("data", "bedrock/")
+        if item.uri.endswith(".jsonl.out")
+    ]
+    whole = S3Store(clients).read(uri)
+    S3Store(clients).write(uri, b'{}\n[1]\nno\n{"recordId": "c9"}\n' + whole[: len(whole) - 9])
+    assert len(batch.collect(job="describe-1", folder=FOLDER)) == 2
 
 
 # --- embeddings

@@ -42,10 +42,13 @@ def test_a_picture_that_is_refused_costs_only_itself(
     np.testing.assert_allclose(np.linalg.norm(rows[[0, 2]], axis=1), 1, atol=1e-6)
 
 
-def test_when_every_picture_is_refused_the_request_is_wrong(
+def test_pictures_that_are_all_refused_are_told_from_a_wrong_request(
     clients: Clients, bedrock: FakeBedrock
 ) -> None:
     bedrock.refuses = is_dark
+    rows = BedrockEmbedder(clients, MODELS[0]).embed([grey(0), grey(1)])
+    assert np.isnan(rows).all(), "the model takes a plain picture: these are at fault"
+    bedrock.refuses = lambda picture: True
     with pytest.raises(InvalidInput, match="unusable"):
         BedrockEmbedder(clients, MODELS[0]).embed([grey(0), grey(1)])
 
@@ -73,4 +76,4 @@ def test_pictures_larger_than_the_service_takes(clients: Clients, bedrock: FakeB
     noise = np.random.default_rng(0).integers(0, 256, (2500, 4000, 3), dtype=np.uint8)
     rows = BedrockEmbedder(clients, MODELS[0]).embed([noise, np.zeros((2, 9000, 3), np.uint8)])
     assert np.isfinite(rows).all()
-    assert all(min(h, w) >= 50 and max(h, w) <= 2048 and size <= 5 << 20 for h, w, size in seen)
+    assert all(min(h, w) >= 50 and max(h, w) <= 2048 and size <= 256 << 10 for h, w, size in seen)

@@ -1,4 +1,4 @@
-"""Vectors from Bedrock's multimodal embedding models, on demand."""
+"""Vectors from Bedrock's multimodal embedding models, on demand and by batch inference."""
 
 import base64
 import json
@@ -11,16 +11,26 @@ import numpy as np
 from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 
+from imageclust.adapters.aws.bedrock_jobs import (
+    MAX_BYTES,
+    MAX_RECORDS,
+    BedrockJobs,
+    answered,
+    record_line,
+)
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import code_of, translated
 from imageclust.adapters.aws.pictures import jpeg_within
 from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, UnknownModel
-from imageclust.models import JSON
+from imageclust.models import JSON, parse_json_lines
 
 _THREADS = 8
 _MIN_SIDE, _MAX_SIDE = 50, 2048
-_MAX_BYTES = 5 * 1024 * 1024
+# Far below what the models take: pictures come with a short side of 512 px, where this is more
+# than quality 92 needs, and it bounds what a batch job's records weigh.
+_MAX_BYTES = 256 * 1024
 _PURPOSE = "CLUSTERING"
+_PLAIN = np.full((320, 320, 3), 128, dtype=np.uint8)  # a picture that every model takes
 
 
 @dataclass(frozen=True)
@@ -93,11 +103,11 @@ class BedrockEmbedder:
                 f"dimensions, not {dimension}."
             )
         self._clients = clients
-        self._model_id = model_id
+        self.model_id = model_id
         self._model = found
         self.dimension = dimension
         purpose = f"-{_PURPOSE.lower()}" if found.name.startswith("nova") else ""
-        self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v1"
+        self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v2"
 
     def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """``(n, dimension)`` float32, L2-normalised; a few requests at a time.
@@ -108,41 +118,62 @@ class BedrockEmbedder:
             InvalidInput: the model refuses every picture, or is not open to this account.
             Throttled: the service kept asking to slow down.
         """
-        if not len(images):
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        with ThreadPoolExecutor(min(_THREADS, len(images))) as pool:
-            answers = list(pool.map(self._embed, images))
-        refused = [answer for answer in answers if isinstance(answer, InvalidInput)]
-        if len(refused) == len(answers):
-            raise refused[0]
-        nothing = np.full(self.dimension, np.nan)
-        rows = np.stack([nothing if isinstance(a, InvalidInput) else a for a in answers])
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.where(lengths == 0, 1, lengths), dtype=np.float32)
+        return self._rows(self.request, images)
 
-    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64] | InvalidInput:
+    def embed_requests(self, requests: Sequence[JSON]) -> NDArray[np.float32]:
+        """The same for requests that were made before."""
+        return self._rows(lambda request: request, requests)
+
+    def request(self, pixels: NDArray[np.uint8]) -> JSON:
+        """The body of the request for one picture. Raises InvalidInput when it has none."""
+        data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
+        return self._model.body(base64.b64encode(data).decode(), self.dimension)
+
+    def read(self, answer: Any) -> NDArray[np.float32]:
+        """``(dimension,)`` float32, L2-normalised, from an answer's body. Raises CorruptData."""
+        return _normalised(self._vector(answer)[None]).reshape(-1)
+
+    def _rows(self, make: Callable[[Any], JSON], items: Sequence[Any]) -> NDArray[np.float32]:
+        if not len(items):
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        with ThreadPoolExecutor(min(_THREADS, len(items))) as pool:
+            rows = list(pool.map(lambda item: self._embed(make, item), items))
+        refused = [row for row in rows if isinstance(row, InvalidInput)]
+        if len(refused) == len(rows) and isinstance(
+            self._embed(self.request, _PLAIN), InvalidInput
+        ):
+            raise refused[0]  # it is not the pictures
+        nothing = np.full(self.dimension, np.nan)
+        return _normalised(np.stack([nothing if isinstance(r, InvalidInput) else r for r in rows]))
+
+    def _embed(self, make: Callable[[Any], JSON], item: Any) -> NDArray[np.float64] | InvalidInput:
         """The vector of one picture, or why the model does not take this one."""
         try:
-            data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
-            text = self._ask(data)
+            text = self._ask(make(item))
         except (NotFound, UnknownModel):  # true of every picture
             raise
         except InvalidInput as error:
             return error
         try:
-            row = np.asarray(self._model.vector(json.loads(text)), dtype=np.float64)
+            answer = json.loads(text)
+        except ValueError as error:
+            raise CorruptData(f"{self.model_id} answered without a vector.") from error
+        return self._vector(answer)
+
+    def _vector(self, answer: Any) -> NDArray[np.float64]:
+        try:
+            row = np.asarray(self._model.vector(answer), dtype=np.float64)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise CorruptData(f"{self._model_id} answered without a vector.") from error
+            raise CorruptData(f"{self.model_id} answered without a vector.") from error
         if row.shape != (self.dimension,) or not np.isfinite(row).all():
-            raise CorruptData(f"{self._model_id} answered with a vector of shape {row.shape}.")
+            raise CorruptData(f"{self.model_id} answered with a vector of shape {row.shape}.")
         return row
 
-    def _ask(self, picture: bytes) -> bytes:
-        body = self._model.body(base64.b64encode(picture).decode(), self.dimension)
+    def _ask(self, body: JSON) -> bytes:
         try:
-            with translated(f"Bedrock model {self._model_id}", refused={"ValidationException"}):
+            with translated(f"Bedrock model {self.model_id}", refused={"ValidationException"}):
                 answer = self._clients.bedrock_runtime.invoke_model(
-                    modelId=self._model_id,
+                    modelId=self.model_id,
                     body=json.dumps(body),
                     contentType="application/json",
                     accept="application/json",
@@ -152,8 +183,74 @@ class BedrockEmbedder:
             cause = error.__cause__
             if isinstance(cause, ClientError) and code_of(cause) == "AccessDeniedException":
                 raise UnknownModel(
-                    f"The Bedrock model {self._model_id} is not open to this account here: ask for "
+                    f"The Bedrock model {self.model_id} is not open to this account here: ask for "
                     f"access to it in the Bedrock console of this region, or choose another "
                     f"embedder. {error}"
                 ) from error
             raise
+
+
+class BedrockBatchEmbedder:
+    """Batch inference jobs of type InvokeModel with the records of the on-demand requests, so
+    the vectors are the same; ``recordId`` is the image's id.
+
+    Args:
+        embedder: the model and how it is asked.
+        jobs: starts jobs and finds them.
+    """
+
+    records_a_job = min(MAX_RECORDS, MAX_BYTES // (_MAX_BYTES * 4 // 3 + 1_024))
+    """What a job holds even if every picture weighs as much as it may."""
+
+    def __init__(self, embedder: BedrockEmbedder, jobs: BedrockJobs) -> None:
+        self._embedder = embedder
+        self._jobs = jobs
+        self.key = embedder.key
+        self.min_side = embedder.min_side
+
+    def record(self, image_id: str, pixels: NDArray[np.uint8]) -> bytes:
+        """One line of a job's input. Raises InvalidInput when the picture makes no request."""
+        return record_line(image_id, self._embedder.request(pixels))
+
+    def submit(self, *, job: str, source: str, output: str) -> None:
+        """Start the job over a folder of records. Idempotent by name."""
+        self._jobs.submit(
+            job=job,
+            model=self._embedder.model_id,
+            kind="InvokeModel",
+            source=source,
+            output=output,
+        )
+
+    def status(self, *, job: str) -> str:
+        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
+        return self._jobs.status(job)
+
+    def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """A vector for each record by image id: the job's where it has one, else on demand.
+
+        Answers come in any order; those that failed, are missing, make no sense or answer a
+        record that was never asked are as if they were not there. Of two for one record the
+        first counts. The vector of a picture that the model refuses again is NaN.
+
+        Raises:
+            InvalidInput: the model is not open to this account.
+            Throttled: the service kept asking to slow down.
+        """
+        asked = {line["recordId"]: line["modelInput"] for line in parse_json_lines(records)}
+        found: dict[str, NDArray[np.float32]] = {}
+        for data in outputs:
+            for image_id, answer in answered(data):
+                if image_id in asked and image_id not in found:
+                    try:
+                        found[image_id] = self._embedder.read(answer)
+                    except CorruptData:
+                        continue
+        missing = [image_id for image_id in asked if image_id not in found]
+        again = self._embedder.embed_requests([asked[image_id] for image_id in missing])
+        return found | dict(zip(missing, again, strict=True))
+
+
+def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths == 0, 1, lengths), dtype=np.float32)
