@@ -40,15 +40,19 @@ def signed(request: dict[str, Any]) -> str:
     return json.dumps({**told, "phrase": f"says {request['modelId']}"})
 
 
-def run(cloud: Cloud, **more: Any) -> dict[str, Any]:
-    """One run to its end; the waiting token is returned by polls alone, no event arrives."""
-    run_id = runs.start_run(
+def start(cloud: Cloud, **more: Any) -> str:
+    return runs.start_run(
         cloud.services,
         collection="holiday",
         config=RunConfig.from_json({**BOTH, **more}),
         trigger="api",
         now=datetime.now(UTC),
     )
+
+
+def run(cloud: Cloud, **more: Any) -> dict[str, Any]:
+    """One run to its end; the waiting token is returned by polls alone, no event arrives."""
+    run_id = start(cloud, **more)
     while cloud.workflows.running(run_id):
         time.sleep(0.05)  # the poll's pause; without it the loop starves the run
         batch_job_event.handler({}, None)
@@ -90,6 +94,45 @@ def test_titles_of_one_and_descriptions_of_another(cloud: Cloud) -> None:
         assert cluster.described_by == f"{HAIKU}; text by {NOVA}"
         assert cluster.phrase == f"says {NOVA}"
         assert told_by(cluster) == [HAIKU, NOVA]
+
+
+def test_models_that_see_are_shown_exemplars(cloud: Cloud) -> None:
+    run(cloud, describe="on_demand")
+    shown = {
+        (request["modelId"], sum("image" in part for part in request["messages"][0]["content"]))
+        for request in cloud.bedrock.conversations
+    }
+    assert shown == {(HAIKU, 4), (NOVA, 0)}
+
+
+def test_a_model_near_its_end_is_used_with_a_note(cloud: Cloud) -> None:
+    cloud.bedrock.lifecycles[NOVA] = {"status": "LEGACY"}
+    item = run(cloud, describe="on_demand")
+    (note,) = item["notes"]
+    assert note == f"the Bedrock model {NOVA} is going out of use: plan for another"
+    asked = len(cloud.bedrock.checked)
+    assert asked == 4, "each model of the run once for its life, once for what it takes"
+    run(cloud, describe="on_demand")
+    assert len(cloud.bedrock.checked) == asked, "a process asks once"
+
+
+@pytest.mark.parametrize("describe", ["on_demand", "batch"])
+def test_a_model_that_is_gone_is_refused_before_anything_is_paid(
+    cloud: Cloud, describe: str
+) -> None:
+    cloud.bedrock.lifecycles[HAIKU.removeprefix("us.")] = None
+    run_id = start(cloud, describe=describe, labels="full")
+    assert cloud.workflows.wait(run_id).status == "FAILED"
+    item = run_item(cloud.services, run_id)
+    assert item["state"] == "INVALID"
+    assert f"The Bedrock model {HAIKU} does not exist in this region" in item["failure"]["cause"]
+    assert item["failure"]["state"] == "PlanRun"
+    assert (cloud.bedrock.conversations, cloud.bedrock.jobs) == ([], {})
+
+
+def test_a_run_without_language_models_asks_nothing(cloud: Cloud) -> None:
+    run(cloud, describer="deterministic")
+    assert cloud.bedrock.checked == []
 
 
 def closed(*models: str) -> Callable[[dict[str, Any]], str]:

@@ -27,6 +27,7 @@ _RUNTIME = botocore.session.Session().get_service_model("bedrock-runtime")
 _SHAPES = botocore.session.Session().get_service_model("bedrock")
 _MODEL_ID = re.compile(_SHAPES.shape_for("GetFoundationModelIdentifier").metadata["pattern"])
 
+_TEXT_ONLY = ("amazon.nova-micro-v1:0",)
 _SHOWN = (
     "clientRequestToken",
     "inputDataConfig",
@@ -100,8 +101,8 @@ class FakeBedrock:
     ``script`` holds replies or errors for the next Converse calls, used before ``reply``.
     ``batches`` says how the jobs of a model go that go otherwise; the model ``refuse_jobs_of``
     takes no further job. ``events`` collects the EventBridge events of jobs; nothing delivers
-    them, as they may come late or never. ``conversations`` and ``jobs`` show what was asked.
-    ``not_enabled`` closes the embedding models to the account; ``refuses`` tells of a JPEG whether
+    them, as they may come late or never. ``conversations``, ``checked`` and ``jobs`` show
+    what was asked. ``not_enabled`` closes the embedding models to the account; ``refuses`` tells of a JPEG whether
     they refuse it. ``lifecycles`` holds what is special in the life of a model, None for one that
     does not exist; ``availability`` what is special in the answer about access.
     """
@@ -124,6 +125,7 @@ class FakeBedrock:
         self.availability: JSON = {}
         self.events: list[JSON] = []
         self.conversations: list[JSON] = []
+        self.checked: list[str] = []
         self.jobs: dict[str, _Job] = {}
         self.creations = 0
 
@@ -157,12 +159,18 @@ class FakeBedrock:
     def _converse(self, request: JSON) -> JSON:
         self._maybe_throttle()
         self.conversations.append(request)
+        self._check_modalities(request)
         if self.script:
             scripted = self.script.pop(0)
             if isinstance(scripted, AwsError):
                 raise scripted
             return _answer(scripted)
         return _answer(self.reply(request))
+
+    def _check_modalities(self, request: JSON) -> None:
+        shown = any("image" in part for turn in request["messages"] for part in turn["content"])
+        if shown and request["modelId"] in _TEXT_ONLY:
+            raise AwsError("ValidationException", "This model doesn't support the image content")
 
     def _invoke(self, request: JSON) -> JSON:
         self._maybe_throttle()
@@ -201,6 +209,7 @@ class FakeBedrock:
     def _get_model(self, request: JSON) -> JSON:
         self._maybe_throttle()
         model = request["modelIdentifier"]
+        self.checked.append(model)
         if not _MODEL_ID.fullmatch(model):
             raise AwsError("ValidationException", "The provided model identifier is invalid.")
         life = self.lifecycles.get(model, {})
@@ -210,6 +219,7 @@ class FakeBedrock:
         details = {
             "modelArn": arn,
             "modelId": model,
+            "inputModalities": ["TEXT"] if model in _TEXT_ONLY else ["TEXT", "IMAGE"],
             "modelLifecycle": {"status": "ACTIVE", **life},
         }
         return {"modelDetails": details}
@@ -320,6 +330,7 @@ class FakeBedrock:
             if record["recordId"] in plan.fail:
                 result = {"error": {"errorCode": 400, "errorMessage": "content was filtered"}}
             else:
+                self._check_modalities(asked | {"modelId": model})
                 said = _answer(self.reply(asked | {"modelId": model}))
                 answer = check_answer("bedrock-runtime", "Converse", said)
                 result = {"modelOutput": answer}

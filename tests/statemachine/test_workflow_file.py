@@ -110,7 +110,7 @@ def with_plan(**changes: Any) -> dict[str, Any]:
     for name, value in changes.items():
         plan[name] = {**plan[name], **value}
     changed = {"PlanRun": {**CONTRACTS["PlanRun"], "output": plan}}
-    for state in ("ClusterImages", "PublishRun"):
+    for state in ("ClusterImages", "DescribeClusters", "PublishRun"):
         contract = copy.deepcopy(CONTRACTS[state])
         contract["input"]["plan"] = plan
         changed[state] = contract

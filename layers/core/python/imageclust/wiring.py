@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,9 @@ class Services:
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
     unless one inference serves both, ``open_batch_describer(name)`` for a describer without batch
     jobs. ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
-    life or raises UnknownModel. ``close`` ends worker processes and connections.
+    life or raises UnknownModel; ``model_sees`` says whether a describer takes pictures, which
+    ``open_describer(name, sees)`` then sends to it. ``close`` ends worker processes and
+    connections.
     """
 
     settings: Settings
@@ -61,11 +64,12 @@ class Services:
     resolve_labeler: Callable[[str], str]
     digest_of_model: Callable[[str], str]
     check_model: Callable[[str], tuple[str, ...]]
+    model_sees: Callable[[str], bool]
     open_embedder: "Callable[[str, str], Embedder]"
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
-    open_describer: Callable[[str], Describer]
-    open_batch_describer: Callable[[str], BatchDescriber | None]
+    open_describer: Callable[[str, bool], Describer]
+    open_batch_describer: Callable[[str, bool], BatchDescriber | None]
     close: Callable[[], None]
 
 
@@ -134,7 +138,7 @@ def local_services(
     table = SqliteTable(home / "imageclust.sqlite")
     models = _Models(ModelRegistry([home / "models", *model_folders]))
 
-    def open_describer(name: str) -> Describer:
+    def open_describer(name: str, _sees: bool = False) -> Describer:
         if name not in ("auto", "deterministic"):
             raise UnknownModel(
                 f"there is no describer '{name}' on this machine; use auto or deterministic"
@@ -159,11 +163,14 @@ def local_services(
         resolve_labeler=models.labeler_name,
         digest_of_model=models.digest,
         check_model=lambda _name: (),
+        model_sees=lambda _name: False,
         open_embedder=models.embedder,
         open_labeler=models.labeler,
         open_joint=models.joint,
         open_describer=open_describer,
-        open_batch_describer=lambda name: InlineBatchDescriber(open_describer(name), store, table),
+        open_batch_describer=lambda name, _sees: InlineBatchDescriber(
+            open_describer(name), store, table
+        ),
         close=close,
     )
 
@@ -173,7 +180,7 @@ def aws_services(settings: Settings) -> Services:
     from imageclust.adapters.aws.bedrock_batch import BedrockBatch
     from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
     from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
-    from imageclust.adapters.aws.bedrock_models import check_model
+    from imageclust.adapters.aws.bedrock_models import check_model, model_sees
     from imageclust.adapters.aws.clients import Clients
     from imageclust.adapters.aws.dynamo_table import DynamoTable
     from imageclust.adapters.aws.event_bridge import EventBridgeEvents, EventBridgeScheduler
@@ -218,25 +225,42 @@ def aws_services(settings: Settings) -> Services:
             return None
         return models.joint(embedder, preprocess, labeler)
 
-    def conversation(name: str, default: str) -> NamingConversation:
+    def model_of(describer: str, *, batch: bool) -> str:
         ours = ("auto", "bedrock", *settings.describers)
-        if name not in ours:
+        if describer not in ours:
             raise UnknownModel(
-                f"there is no describer '{name}' here; use deterministic or {', '.join(ours)}"
+                f"there is no describer '{describer}' here; use deterministic or {', '.join(ours)}"
             )
-        model = default if name in ("auto", "bedrock") else name
-        return NamingConversation(model, language=settings.language)
+        default = settings.bedrock_batch_model if batch else settings.bedrock_title_model
+        return default if describer in ("auto", "bedrock") else describer
 
-    def open_describer(name: str) -> Describer:
+    def conversation(name: str, sees: bool, *, batch: bool) -> NamingConversation:
+        pictures = store if sees else None
+        return NamingConversation(
+            model_of(name, batch=batch), language=settings.language, pictures=pictures
+        )
+
+    def open_describer(name: str, sees: bool) -> Describer:
         if name == "deterministic":
             return DeterministicDescriber()
-        return BedrockDescriber(clients, conversation(name, settings.bedrock_title_model))
+        return BedrockDescriber(clients, conversation(name, sees, batch=False))
 
-    def open_batch_describer(name: str) -> BatchDescriber | None:
+    def open_batch_describer(name: str, sees: bool) -> BatchDescriber | None:
         if name == "deterministic":
             return None
-        told = conversation(name, settings.bedrock_batch_model)
+        told = conversation(name, sees, batch=True)
         return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
+
+    # What a model is changes seldom: a process asks once.
+    checked = cache(lambda model: check_model(clients, model))
+    seeing = cache(lambda model: model_sees(clients, model))
+
+    def models_of(name: str) -> Iterable[str]:
+        if name == "deterministic":
+            return ()
+        if name in ("auto", "bedrock"):
+            return dict.fromkeys((settings.bedrock_title_model, settings.bedrock_batch_model))
+        return (name,)
 
     return Services(
         settings=settings,
@@ -256,7 +280,8 @@ def aws_services(settings: Settings) -> Services:
         resolve_embedder=resolve_embedder,
         resolve_labeler=lambda name: "rekognition" if name == "auto" else name,
         digest_of_model=models.digest,
-        check_model=lambda name: check_model(clients, name),
+        check_model=lambda name: tuple(note for each in models_of(name) for note in checked(each)),
+        model_sees=lambda name: name != "deterministic" and all(map(seeing, models_of(name))),
         open_embedder=open_embedder,
         open_labeler=open_labeler,
         open_joint=open_joint,

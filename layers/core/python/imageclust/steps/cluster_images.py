@@ -150,7 +150,7 @@ def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> st
     least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
     if config.describe == "auto" and not 0 < least <= clusters:
         return "on_demand"
-    able = any(services.open_batch_describer(name) for name in config.describers)
+    able = any(services.open_batch_describer(name, False) for name in config.describers)
     return "batch" if able else "on_demand"
 
 

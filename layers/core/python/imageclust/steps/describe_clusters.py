@@ -26,13 +26,17 @@ _CREATION_SECONDS = 900  # between saving the token and the service knowing the 
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    """Input of the three states; ``clusters`` is what ClusterImages returned."""
+    """Input of the three states: what PlanRun and ClusterImages returned."""
 
     run_id: str
     collection: str
     config: RunConfig
     clusters: JSON
+    plan: JSON
     token: str = ""
+
+    def sees(self, describer: str) -> bool:
+        return describer in self.plan["sees"]
 
     @classmethod
     def from_json(cls, data: JSON) -> "DescribeRequest":
@@ -41,6 +45,7 @@ class DescribeRequest:
             collection=data["collection"],
             config=RunConfig.from_json(data["config"]),
             clusters=data["clusters"],
+            plan=data["plan"],
             token=data.get("token", ""),
         )
 
@@ -54,7 +59,7 @@ def describe_clusters(services: Services, request: DescribeRequest) -> JSON:
     if request.clusters["describe"] == "batch":
         folder = _folder(services, request.run_id)
         for name in request.config.describers:
-            batch = services.open_batch_describer(name)
+            batch = services.open_batch_describer(name, request.sees(name))
             if batch is not None:
                 known[name] = batch.collect(job=job_name(request.run_id, name), folder=folder)
     return _store_names(services, request, known)
@@ -69,7 +74,9 @@ def describe_in_batch(services: Services, request: DescribeRequest) -> JSON:
     briefs = read_briefs(services, request.clusters)
     folder = _folder(services, request.run_id)
     jobs = {job_name(request.run_id, name): name for name in request.config.describers}
-    batches = {job: services.open_batch_describer(name) for job, name in jobs.items()}
+    batches = {
+        job: services.open_batch_describer(name, request.sees(name)) for job, name in jobs.items()
+    }
     item: JSON = {
         "pk": keys.TOKENS_PK,
         "sk": job_name(request.run_id),
@@ -121,7 +128,7 @@ def settle_batch_jobs(services: Services) -> JSON:
 
 
 def _job_state(services: Services, item: JSON, job: str) -> str:
-    batch = services.open_batch_describer(item["jobs"][job])
+    batch = services.open_batch_describer(item["jobs"][job], False)
     state = "failed" if batch is None else batch.status(job=job)
     fresh = time.time() - item["saved"] < _CREATION_SECONDS
     return "running" if state == "unknown" and fresh else state
@@ -157,7 +164,10 @@ def _store_names(
     are stored for this run alone, so that the next one asks again.
     """
     briefs = read_briefs(services, request.clusters)
-    describers = {name: services.open_describer(name) for name in request.config.describers}
+    describers = {
+        name: services.open_describer(name, request.sees(name))
+        for name in request.config.describers
+    }
     models = [describer.key for describer in describers.values()]
     digest = digest_of(
         [models, request.config.descriptions_by, [brief.to_json() for brief in briefs]]

@@ -72,6 +72,8 @@ def plan_run(
     cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
     place = Place(services.settings, services.settings.aws_region, local=not services.settings.paid)
     config, given_up = within_budget(len(images), config, cached=cached, place=place)
+    for name in config.describers:
+        notes += services.check_model(name)
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, config.labeler)
@@ -106,6 +108,7 @@ def plan_run(
         },
         "config": config.to_json(),
         "notes": [*notes, *given_up],
+        "sees": [name for name in config.describers if services.model_sees(name)],
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",
@@ -128,7 +131,7 @@ def _check_describers(services: Services, config: RunConfig) -> None:
     """Refuse an unknown describer, or one model under two names, before anything is paid."""
     asked: dict[str, str] = {}
     for name in config.describers:
-        key = services.open_describer(name).key
+        key = services.open_describer(name, False).key
         if key in asked:
             raise InvalidInput(f"the describers {asked[key]} and {name} are the same model")
         asked[key] = name

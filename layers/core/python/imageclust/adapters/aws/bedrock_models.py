@@ -23,8 +23,7 @@ def check_model(clients: Clients, model_id: str) -> tuple[str, ...]:
             account; the message says what to do.
         Retryable: Bedrock did not answer.
     """
-    scope, _, rest = model_id.partition(".")
-    model = rest if scope in PROFILE_SCOPES else model_id
+    model = _behind(model_id)
     what = f"Bedrock model {model_id}"
     try:
         with translated(what, refused={"ValidationException"}):
@@ -58,3 +57,16 @@ def check_model(clients: Clients, model_id: str) -> tuple[str, ...]:
         until = f"will be withdrawn on {end:%Y-%m-%d}" if end else "is going out of use"
         return (f"the Bedrock model {model_id} {until}: plan for another",)
     return ()
+
+
+def model_sees(clients: Clients, model_id: str) -> bool:
+    """Whether the model takes pictures. Raises NotFound, Retryable, Permanent."""
+    with translated(f"Bedrock model {model_id}"):
+        found = clients.bedrock.get_foundation_model(modelIdentifier=_behind(model_id))
+    return "IMAGE" in found["modelDetails"].get("inputModalities", [])
+
+
+def _behind(model_id: str) -> str:
+    """The model itself, also where the id is that of a cross-region inference profile."""
+    scope, _, rest = model_id.partition(".")
+    return rest if scope in PROFILE_SCOPES else model_id
