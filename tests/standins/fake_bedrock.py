@@ -102,9 +102,10 @@ class FakeBedrock:
     ``batches`` says how the jobs of a model go that go otherwise; the model ``refuse_jobs_of``
     takes no further job. ``events`` collects the EventBridge events of jobs; nothing delivers
     them, as they may come late or never. ``conversations``, ``checked`` and ``jobs`` show
-    what was asked. ``not_enabled`` closes the embedding models to the account; ``refuses`` tells of a JPEG whether
-    they refuse it. ``lifecycles`` holds what is special in the life of a model, None for one that
-    does not exist; ``availability`` what is special in the answer about access.
+    what was asked. ``not_enabled`` closes the embedding models to the account; ``refuses`` tells
+    of a JPEG whether they refuse it. ``lifecycles`` holds what is special in the life of a
+    model, None for one that does not exist; ``availability`` what is special in the answer about
+    access.
     """
 
     def __init__(
