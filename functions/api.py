@@ -21,7 +21,7 @@ from aws_lambda_powertools.event_handler.openapi.models import APIKey, APIKeyIn
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
 from imageclust.errors import AlreadyRunning, Conflict, InvalidInput, NotFound, Retryable
 from imageclust.models import RunConfig
-from imageclust.steps import browse, ingest, start_run
+from imageclust.steps import browse, estimate_run, ingest, start_run
 from imageclust.steps.browse import (
     ClusterView,
     CollectionView,
@@ -84,6 +84,42 @@ class NewRun(_Request):
     """A run to start; settings that are left out have their defaults."""
 
     config: Settings = Field(default_factory=RunConfig)
+
+
+class NewEstimate(_Request):
+    """What to estimate: a collection, or so many distinct images of which nothing is stored."""
+
+    collection: str | None = Field(default=None, max_length=40)
+    images: int | None = Field(default=None, ge=0, le=100_000_000)
+    config: Settings = Field(default_factory=RunConfig)
+
+
+class StageEstimate(BaseModel):
+    """What one stage does and costs, in US dollars."""
+
+    stage: str
+    what: str
+    usd: float
+
+
+class RunEstimate(BaseModel):
+    """What a run would cost, in US dollars. ``config`` is what stays within ``max_cost_usd``.
+
+    ``stored`` counts what earlier runs left, which is taken off. ``units`` are quantities by stage
+    and price figure. ``notes`` say what was assumed and what the cap takes away.
+    """
+
+    images: int
+    clusters: int
+    region: str
+    as_of: str
+    usd: float
+    stages: list[StageEstimate]
+    units: dict[str, dict[str, float]]
+    notes: list[str]
+    files: int | None
+    stored: dict[str, int] | None
+    config: dict[str, Any]
 
 
 class Uploads(BaseModel):
@@ -186,6 +222,18 @@ def create_run(
     )
     started = browse.get_run(all_services, run_id)
     return _at(f"/v1/runs/{run_id}", started, HTTPStatus.ACCEPTED)
+
+
+@app.post(
+    "/v1/estimate",
+    summary="What a run would cost, stage by stage; nothing is started",
+    tags=["runs"],
+)
+def create_estimate(asked: NewEstimate) -> RunEstimate:
+    found = estimate_run.estimate_run(
+        services(), config=asked.config, images=asked.images, collection=asked.collection
+    )
+    return RunEstimate.model_validate(found.to_json())
 
 
 @app.get(

@@ -2,8 +2,10 @@
 
 from imageclust.models import JSON
 from imageclust.steps.describe_clusters import DescribeRequest, describe_clusters
+from imageclust.steps.usage import metered
 from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    return describe_clusters(services(), DescribeRequest.from_json(event))
+    with metered(services(), "CollectDescriptions", event):
+        return describe_clusters(services(), DescribeRequest.from_json(event))

@@ -2,8 +2,10 @@
 
 from imageclust.models import JSON
 from imageclust.steps.label import LabelBatch, label_batch
+from imageclust.steps.usage import metered
 from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    return label_batch(services(), LabelBatch.from_json(event))
+    with metered(services(), "Label", event):
+        return label_batch(services(), LabelBatch.from_json(event))

@@ -2,8 +2,10 @@
 
 from imageclust.models import JSON, RunRequest
 from imageclust.steps.plan_run import plan_run
+from imageclust.steps.usage import metered
 from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    return plan_run(services(), RunRequest.from_json(event))
+    with metered(services(), "PlanRun", event):
+        return plan_run(services(), RunRequest.from_json(event))

@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+from imageclust.costs import default_prices, read_overrides
+from imageclust.errors import InvalidInput
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -25,6 +27,14 @@ def _known(days: int) -> int:
     if days not in LOG_DAYS:
         raise ValueError(f"must be one of {', '.join(map(str, LOG_DAYS))}")
     return days
+
+
+def _prices(text: str) -> str:
+    try:
+        default_prices().with_overrides(read_overrides(text))
+    except InvalidInput as refused:
+        raise ValueError(str(refused)) from None
+    return text
 
 
 class StackSettings(BaseSettings):
@@ -91,6 +101,10 @@ class StackSettings(BaseSettings):
         default=50.0, gt=0, description="Your DetectLabels quota; 5 in small regions"
     )
     language: str = Field(default="English", description="Language of titles and descriptions")
+    prices: Annotated[str, AfterValidator(_prices)] = Field(
+        default="",
+        description="Your own prices as JSON, in place of figures of costs/prices.json",
+    )
     gpu: bool = Field(
         default=False, description="Embed big collections on Spot GPUs with AWS Batch"
     )

@@ -67,6 +67,7 @@ class ImageclustStack(Stack):
             bedrock_batch_model=settings.batch_model,
             bedrock_models=settings.models,
             language=settings.language,
+            prices=settings.prices,
         )
         handlers = Handlers(
             self,

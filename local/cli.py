@@ -1,4 +1,4 @@
-"""The command line: ``imageclust run``, ``compare``, ``serve``, ``models``.
+"""The command line: ``imageclust run``, ``compare``, ``estimate``, ``serve``, ``models``.
 
 Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad arguments or a
 configuration or folder that cannot work (told in one sentence).
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_compare(commands)
+    _add_estimate(commands)
     _add_serve(commands)
     _add_models(commands)
     return parser
@@ -211,6 +212,47 @@ def _compare(options: argparse.Namespace) -> int:
         quiet=options.json,
     )
     print(json.dumps(told, indent=2) if options.json else table(told))
+    return DONE
+
+
+def _add_estimate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    estimate = commands.add_parser(
+        "estimate",
+        help="what a run would cost on AWS, stage by stage",
+        description="What a run of a folder, or of so many images, would cost on AWS. Nothing is "
+        "read but the list of files. Vectors that the state folder holds are taken off.",
+    )
+    estimate.add_argument("photos", metavar="PHOTOS", nargs="?", help="the folder")
+    estimate.add_argument("--images", type=int, metavar="N", help="so many distinct images")
+    estimate.add_argument(
+        "--config", metavar="JSON", help='settings of the run, {"labels": "exemplars"}, or a file'
+    )
+    estimate.add_argument("--region", default="us-east-1", metavar="NAME", help="AWS region")
+    estimate.add_argument(
+        "--prices", metavar="FILE", help='your own figures, {"rekognition_image": 0.0008}'
+    )
+    estimate.add_argument(
+        "--from-scratch", action="store_true", help="as if nothing were stored already"
+    )
+    estimate.add_argument("--home", metavar="DIR", help="the state folder")
+    estimate.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    estimate.set_defaults(run_command=_estimate)
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from local import estimate
+
+    found = estimate.estimate_folder(
+        Path(options.photos) if options.photos else None,
+        images=options.images,
+        config=RunConfig.from_json(estimate.read_config(options.config)),
+        home=find_home(options.home),
+        place=estimate.place_on_aws(
+            options.region, Path(options.prices) if options.prices else None
+        ),
+        stored=not options.from_scratch,
+    )
+    print(json.dumps(found.to_json(), indent=2) if options.json else estimate.told(found))
     return DONE
 
 

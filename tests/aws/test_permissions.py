@@ -296,6 +296,7 @@ def call_the_api(run_id: str) -> None:
     file = {"name": "a.jpg", "content_type": "image/jpeg", "size": 10}
     assert call_api("POST", "/v1/collections/holiday/uploads", {"files": [file]})[0] == 200
     assert call_api("POST", "/v1/collections", {"name": "other"})[0] == 201
+    assert call_api("POST", "/v1/estimate", {"collection": "holiday"})[0] == 200
     status, told, _ = call_api("POST", "/v1/collections/holiday/runs", {})
     assert status == 202, told
     assert call_api("POST", f"/v1/runs/{told['run_id']}/cancel")[0] == 200

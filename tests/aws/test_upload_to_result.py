@@ -20,6 +20,7 @@ from tests.aws.conftest import Cloud, configure, run_item
 from tests.conftest import jpeg, picture
 from tests.standins.fake_bedrock import BatchPlan
 
+TITLES = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
 PLAIN = {"embedder": "builtin", "labels": "off", "describer": "deterministic", "clusters": 3}
 
 
@@ -35,7 +36,9 @@ def everything_published(services: Services, run_id: str) -> dict[str, Any]:
     for kept in (run, *items, *members):
         kept.pop("pk")
         kept.pop("run_id", None)
-    volatile = ("sk", "created", "finished", "seconds", "exports", "trigger", "config")
+    volatile = (
+        "sk", "created", "finished", "seconds", "exports", "trigger", "config", "estimate", "cost",
+    )  # fmt: skip
     facts = {name: value for name, value in run.items() if name not in volatile}
     return {"run": facts, "items": items, "members": members}
 
@@ -118,6 +121,22 @@ def test_rekognition_labels_and_bedrock_names(
     assert all("claude" in cluster["described_by"] for cluster in clusters)
     assert len({cluster["title"] for cluster in clusters}) == 3
 
+    units = {stage: row["units"] for stage, row in item["cost"]["stages"].items()}
+    assert units["labels"] == {"rekognition_image": 18}
+    assert set(units["naming"]) == {f"tokens_{way}/{TITLES}" for way in ("in", "out")}
+    assert min(units["naming"].values()) > 0
+    # Three batches of eight in each of two maps, and the run's own states.
+    assert units["workflow"] == {"transition": 20 + 3 * 2 * 3}
+    # (moto tells one unit of a batch of writes, DynamoDB one of each.)
+    assert units["table"]["table_write"] > 0
+    assert units["table"]["table_read"] > 0
+    assert units["storage"]["s3_put"] > 18
+    assert 128 * 1024 / 1e9 < units["vectors"]["vector_put_gb"] < 256 * 1024 / 1e9
+    assert item["cost"]["stages"]["labels"]["usd"] == pytest.approx(0.018)
+    total = sum(row["usd"] for row in item["cost"]["stages"].values())
+    assert item["cost"]["usd"] == pytest.approx(total, abs=1e-5)
+    assert item["estimate"]["stages"]["labels"] == pytest.approx(0.018)
+
 
 @pytest.mark.parametrize("status", ["Completed", "Failed"])
 def test_bedrock_batch_names_and_their_fallback(
@@ -147,6 +166,9 @@ def test_bedrock_batch_names_and_their_fallback(
     assert ("DescribeClusters" in item["seconds"]) == (status == "Failed")
     clusters = services.table.query(keys.run_pk(run_id), prefix="cluster#").items
     assert all("claude" in cluster["described_by"] for cluster in clusters)
+    paid = set(item["cost"]["stages"]["naming"]["units"])
+    share = "batch_" if status == "Completed" else ""
+    assert paid == {f"{share}tokens_{way}/{TITLES}" for way in ("in", "out")}
 
 
 def test_the_batch_job_embeds_the_same_manifest(

@@ -59,6 +59,29 @@ def make(name: str = "holiday", **more: Any) -> JSON:
     return dict(told)
 
 
+def test_an_estimate_starts_nothing(services: Services) -> None:
+    make()
+    asked = {"images": 10_000, "config": {"max_cost_usd": 2}}
+    status, told, _ = call("POST", "/v1/estimate", asked)
+    assert (status, told["usd"], told["region"]) == (200, 0, "local")
+    paid = replace(services, settings=replace(services.settings, paid=True))
+    wiring.use(paid)
+    status, told, _ = call("POST", "/v1/estimate", asked)
+    assert status == 200
+    assert told["config"]["labels"] == "exemplars"
+    assert 0 < told["usd"] <= 2
+    assert sum(stage["usd"] for stage in told["stages"]) == pytest.approx(told["usd"], abs=1e-5)
+    status, told, _ = call("POST", "/v1/estimate", {"collection": "holiday"})
+    assert (status, told["files"], told["images"]) == (200, 0, 0)
+    assert told["stored"] == {"vectors": 0, "labels": 0}
+    assert call("POST", "/v1/estimate", {"collection": "nope"})[0] == 404
+    assert call("POST", "/v1/estimate", {})[0] == 422
+    assert call("POST", "/v1/estimate", {"images": -1})[0] == 422
+    dear = {"images": 10_000_000, "config": {"max_cost_usd": 1}}
+    assert "max_cost_usd" in call("POST", "/v1/estimate", dear)[1]["detail"]
+    assert call("GET", "/v1/collections/holiday/runs")[1]["items"] == []
+
+
 def test_a_collection_is_made_shown_and_listed(services: Services) -> None:
     status, told, headers = call("POST", "/v1/collections", {"name": "b", "title": "<b>"})
     assert (status, headers["Location"]) == (201, "/v1/collections/b")
@@ -338,7 +361,7 @@ def test_the_document_names_every_route_and_its_problems() -> None:
     document = api.document()
     assert document["openapi"].startswith("3.1")
     operations = [op for path in document["paths"].values() for op in path.values()]
-    assert len({op["operationId"] for op in operations}) == len(operations) == 14
+    assert len({op["operationId"] for op in operations}) == len(operations) == 15
     problem = {"$ref": "#/components/schemas/Problem"}
     for op in operations:
         told = op["responses"]["default"]["content"]["application/problem+json"]

@@ -37,7 +37,7 @@ def stage(
     ("name", "config", "place", "small", "large"),
     [
         ("labels", {}, None, 10.00, 1000),
-        ("labels", {"labels": "exemplars"}, None, 1.60, 40),
+        ("labels", {"labels": "exemplars"}, None, 0.40, 0.40),
         ("embedding", {"embedder": "amazon.titan-embed-image-v1"}, None, 0.60, 60),
         ("embedding", {"embedder": "amazon.nova-2-multimodal-embeddings-v1:0"}, None, 0.60, 60),
         ("embedding", {}, None, 0.20, 20),
@@ -203,7 +203,7 @@ def test_what_is_given_up_and_in_which_order() -> None:
 
     assert after(11) == ("full", "auto")
     assert after(3) == ("exemplars", "auto")
-    assert after(2.1) == ("exemplars", "deterministic")
+    assert after(0.9) == ("exemplars", "deterministic")
     assert after(0.6) == ("off", "deterministic")
 
 
@@ -257,9 +257,7 @@ def test_the_cost_page_states_what_the_estimate_says() -> None:
     titan = {"embedder": "amazon.titan-embed-image-v1"}
     asked: dict[str, Callable[[int, int], float]] = {
         "Rekognition labels on every image": lambda n, k: stage(n, k, "labels"),
-        "Rekognition labels on 8 exemplars a cluster": (
-            lambda n, k: stage(n, k, "labels", labels="exemplars")
-        ),
+        "Rekognition labels on exemplars": (lambda n, k: stage(n, k, "labels", labels="exemplars")),
         "embedding with Titan or Nova": lambda n, k: stage(n, k, "embedding", None, **titan),
         "embedding with an ONNX model on Lambda": lambda n, k: stage(n, k, "embedding"),
         "embedding with an ONNX model on one GPU": lambda n, k: stage(n, k, "embedding", GPU),

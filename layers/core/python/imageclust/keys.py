@@ -172,6 +172,11 @@ def label_pk(labeler: str, image_id: str) -> str:
 POINTER_SK = "-"
 
 
+def usage_pk(run_id: str) -> str:
+    """What a run bought (``sk`` = state, time and digest of the call)."""
+    return f"usage#{run_id}"
+
+
 TOKENS_PK = "tokens"  # task tokens that wait for a batch job (``sk`` = job name)
 
 

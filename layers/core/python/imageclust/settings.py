@@ -21,6 +21,8 @@ class Settings:
     ``bedrock_models`` are the models that a run may name as describers beside the title and the
     batch model, separated by commas.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
+    ``prices`` is a JSON object of figures that replace those of the price file.
+    ``aws_lambda_function_memory_size``, in MB, is set by Lambda itself; 0 elsewhere.
     """
 
     uploads_bucket: str = "uploads"
@@ -55,6 +57,8 @@ class Settings:
     bedrock_batch_role_arn: str = ""
     bedrock_batch_minimum: int = 100
     language: str = "English"
+    prices: str = ""
+    aws_lambda_function_memory_size: int = 0
 
     @property
     def describers(self) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ class Services:
     unless one inference serves both, ``open_batch_describer(name)`` for a describer without batch
     jobs. ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
     life or raises UnknownModel; ``model_sees`` says whether a describer takes pictures, which
-    ``open_describer(name, sees)`` then sends to it. ``close`` ends worker processes and
+    ``open_describer(name, sees)`` then sends to it. ``take_usage`` gives the
+    units bought since it was asked last and begins anew. ``close`` ends worker processes and
     connections.
     """
 
@@ -70,6 +71,7 @@ class Services:
     open_joint: Callable[[str, str, str], JointModel | None]
     open_describer: Callable[[str, bool], Describer]
     open_batch_describer: Callable[[str, bool], BatchDescriber | None]
+    take_usage: Callable[[], dict[str, float]]
     close: Callable[[], None]
 
 
@@ -171,6 +173,7 @@ def local_services(
         open_batch_describer=lambda name, _sees: InlineBatchDescriber(
             open_describer(name), store, table
         ),
+        take_usage=dict,
         close=close,
     )
 
@@ -287,6 +290,7 @@ def aws_services(settings: Settings) -> Services:
         open_joint=open_joint,
         open_describer=open_describer,
         open_batch_describer=open_batch_describer,
+        take_usage=clients.meter.take,
         close=models.close,
     )
 

@@ -11,7 +11,8 @@ from imageclust.costs.estimate import (
     estimate_table,
     expected_clusters,
 )
-from imageclust.costs.prices import Prices, default_prices
+from imageclust.costs.prices import Prices, default_prices, read_overrides
+from imageclust.costs.spent import cost_of_units
 
 __all__ = [
     "Cached",
@@ -20,9 +21,11 @@ __all__ = [
     "Prices",
     "StageCost",
     "cost_by_stage",
+    "cost_of_units",
     "default_prices",
     "estimate",
     "estimate_table",
     "expected_clusters",
+    "read_overrides",
     "within_budget",
 ]

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imageclust.costs.prices import Prices, default_prices
+from imageclust.costs.prices import Prices, default_prices, read_overrides
 from imageclust.errors import InvalidInput
+from imageclust.labels.spread import most_labelled
 from imageclust.models import JSON, RunConfig
 from imageclust.settings import Settings
 
 STAGES = ("labels", "embedding", "decoding", "workflow", "table", "storage", "vectors", "naming")
 
-EXEMPLARS_A_CLUSTER = 8
 LAMBDA_GB = 3.0
 EMBED_SECONDS = 0.5
 DECODE_SECONDS = 0.175
@@ -36,7 +36,7 @@ _WRITES_AN_IMAGE = 9
 _READS_AN_IMAGE = 4
 _WRITES_A_CLUSTER = 3
 _PUTS_A_RUN = 60
-_DEAREST = ("claude-sonnet-4",)
+DEAREST = "claude-sonnet-4"
 
 Units = Mapping[str, Mapping[str, float]]
 """Quantities by stage and price figure: ``{"labels": {"rekognition_image": 10000}}``."""
@@ -54,13 +54,23 @@ class Cached:
 class Place:
     """Where a run happens: the deployment's settings, its region and prices.
 
-    ``local`` runs cost nothing. ``prices`` None means the file that comes with the library.
+    ``local`` runs cost nothing. ``prices`` None means the file that comes with the library, with
+    the figures of ``settings.prices`` in place of its own.
     """
 
     settings: Settings = field(default_factory=Settings)
     region: str = "us-east-1"
     prices: Prices | None = None
     local: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Place":
+        """The place that a deployment's own settings describe."""
+        return cls(settings, settings.aws_region, local=not settings.paid)
+
+    def priced(self) -> Prices:
+        """The prices of this place, of all regions. Raises InvalidInput for overrides."""
+        return self.prices or default_prices().with_overrides(read_overrides(self.settings.prices))
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,11 @@ class Estimate:
     def usd(self) -> float:
         """The whole run, in US dollars."""
         return sum(stage.usd for stage in self.stages)
+
+    def by_stage(self) -> JSON:
+        """US dollars, by stage too: what a run keeps of its estimate."""
+        stages = {stage.stage: round(stage.usd, 6) for stage in self.stages}
+        return {"usd": round(self.usd, 6), "region": self.region, "stages": stages}
 
     def to_json(self) -> JSON:
         return {
@@ -126,7 +141,7 @@ def estimate(
     cached, place = cached or Cached(), place or Place()
     if min(images, cached.vectors, cached.labels) < 0 or (clusters is not None and clusters < 0):
         raise InvalidInput("an estimate needs counts of 0 or more")
-    prices, notes = (place.prices or default_prices()).in_region(place.region)
+    prices, notes = place.priced().in_region(place.region)
     used = math.ceil(images * config.sample)
     expected = expected_clusters(used, config) if clusters is None else min(clusters, used)
     if place.local:
@@ -140,8 +155,8 @@ def estimate(
         notes = (*notes, f"{expected:,} clusters are assumed (2 √images, within the size bounds)")
     for name in _models(config):
         model = _model_id(name, place.settings)
-        if units["naming"] and _price_key(model, prices) is None:
-            notes = (*notes, f"no price of {model} is on file: {_DEAREST[0]}'s is taken")
+        if units["naming"] and price_key(model, prices) is None:
+            notes = (*notes, f"no price of {model} is on file: {DEAREST}'s is taken")
     return Estimate(used, expected, place.region, prices.as_of, units, stages, notes)
 
 
@@ -244,7 +259,7 @@ class _Count:
             return 0
         wanted = self.images
         if self.config.labels == "exemplars":
-            wanted = min(wanted, EXEMPLARS_A_CLUSTER * self.clusters)
+            wanted = most_labelled(wanted)
         return max(0, wanted - min(self.cached.labels, wanted))
 
     def _labels(self, label: int) -> Row:
@@ -291,7 +306,7 @@ class _Count:
             return "naming", "without a model", {}
         batch = in_batch(self.clusters, self.config, self.settings)
         share = self.prices.usd["batch_share"] if batch else 1.0
-        priced = [_price_key(model, self.prices) or _DEAREST[0] for model in models]
+        priced = [price_key(model, self.prices) or DEAREST for model in models]
         units: dict[str, float] = defaultdict(float)
         for key in priced if self.clusters else ():
             units[f"tokens_in/{key}"] += self.clusters * TOKENS_IN * share
@@ -309,7 +324,8 @@ def _model_id(name: str, settings: Settings) -> str:
     return settings.bedrock_title_model if name in ("auto", "bedrock") else name
 
 
-def _price_key(model: str, prices: Prices) -> str | None:
+def price_key(model: str, prices: Prices) -> str | None:
+    """The longest name with a price that the model's id holds."""
     found = [
         figure.removeprefix("tokens_in/")
         for figure in prices.usd

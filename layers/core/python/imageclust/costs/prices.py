@@ -72,6 +72,20 @@ def default_prices() -> Prices:
     return Prices.from_json(json.loads(text))
 
 
+def read_overrides(text: str) -> dict[str, float]:
+    """The figures of a JSON object such as ``{"rekognition_image": 0.0008}``; "" has none.
+
+    Raises InvalidInput.
+    """
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidInput('prices must be a JSON object such as {"rekognition_image": 0.0008}')
+    return {name: _price(name, usd) for name, usd in found.items()}
+
+
 def _price(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
         raise InvalidInput(f"the price {name} must be a number of US dollars, not {value!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from imageclust.late import np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+EXEMPLARS_A_CLUSTER = 3
+MOST_SAMPLED = 40
+_IMAGES_A_CLUSTER = 20
+_MOST_CLUSTERS = 120
 _NEIGHBOURS = 5
 _SOFTNESS = 0.05
 _TILE = 4096
@@ -33,6 +38,20 @@ class Agreement:
     recall: float
     stated: float
     real: float
+
+
+def exemplar_clusters(images: int) -> int:
+    """Provisional clusters whose exemplars are labelled: one for 20 images, at most 120."""
+    return min(_MOST_CLUSTERS, math.ceil(images / _IMAGES_A_CLUSTER))
+
+
+def most_labelled(images: int) -> int:
+    """Images that are labelled at most, exemplars and the sample that measures the spread.
+
+    400 at most: a minute at ten requests a second.
+    """
+    exemplars = EXEMPLARS_A_CLUSTER * exemplar_clusters(images)
+    return min(images, exemplars + min(MOST_SAMPLED, math.ceil(images / 10)))
 
 
 def spread_labels(

@@ -15,6 +15,7 @@ from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import JSON
 from imageclust.ports import Page, Table
 from imageclust.steps.start_run import collection_of
+from imageclust.steps.usage import cost_of_run
 from imageclust.wiring import Services
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class RunView:
     seconds: JSON
     metrics: JSON
     models: JSON
+    estimate: JSON | None = None
+    cost: JSON | None = None
     exports: dict[str, str] = field(default_factory=dict)
 
 
@@ -194,6 +197,8 @@ def list_runs(
 def get_run(services: Services, run_id: str) -> RunView:
     """Raises NotFound."""
     item = _run_item(services.table, run_id)
+    if item["state"] == "RUNNING":
+        item = {**item, "cost": cost_of_run(services, run_id)}
     prefix = item.get("exports")
     if not prefix:
         return _run_view(item)
@@ -346,6 +351,8 @@ def _run_view(item: JSON, exports: dict[str, str] | None = None) -> RunView:
         seconds=item.get("seconds") or {},
         metrics=item.get("metrics") or {},
         models=item.get("models") or {},
+        estimate=item.get("estimate"),
+        cost=item.get("cost"),
         exports=exports or {},
     )
 

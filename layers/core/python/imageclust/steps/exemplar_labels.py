@@ -14,7 +14,14 @@ from dataclasses import asdict, dataclass
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig
 from imageclust.labels import Label
-from imageclust.labels.spread import Agreement, agreement, spread_labels
+from imageclust.labels.spread import (
+    EXEMPLARS_A_CLUSTER,
+    MOST_SAMPLED,
+    Agreement,
+    agreement,
+    exemplar_clusters,
+    spread_labels,
+)
 from imageclust.late import np
 from imageclust.models import JSON, digest_of, to_json_lines
 from imageclust.ports import Labeler
@@ -23,11 +30,6 @@ from imageclust.wiring import Services
 
 _ENGINE = 1  # raise when a change here chooses other images
 
-# At most 120 x 3 + 40 requests to a paid service, a minute at ten a second.
-_IMAGES_A_CLUSTER = 20
-_MOST_CLUSTERS = 120
-_EXEMPLARS_A_CLUSTER = 3
-_MOST_SAMPLED = 40
 _POOL = 20_000  # images that are clustered for this; more show nothing new
 
 Labels = dict[str, tuple[Label, ...]]
@@ -84,14 +86,14 @@ def _choose(voters: Gathered, seed: int) -> Chosen:
 
     config = ClusteringConfig(
         method="kmeans",
-        clusters=min(_MOST_CLUSTERS, math.ceil(n / _IMAGES_A_CLUSTER)),
+        clusters=exemplar_clusters(n),
         seed=seed,
     )
     result = cluster_vectors(voters.vectors[pool], config=config)
-    shown = [row for record in result.clusters for row in record.exemplars[:_EXEMPLARS_A_CLUSTER]]
+    shown = [row for record in result.clusters for row in record.exemplars[:EXEMPLARS_A_CLUSTER]]
     exemplars = np.unique(pool[shown])
     others = np.setdiff1d(np.arange(n), exemplars)
-    count = min(_MOST_SAMPLED, math.ceil(len(others) / 10))
+    count = min(MOST_SAMPLED, math.ceil(len(others) / 10))
     sample = np.sort(rng.choice(others, count, replace=False))
     return Chosen(
         tuple(voters.image_ids[row] for row in exemplars.tolist()),

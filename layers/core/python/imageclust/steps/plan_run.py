@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
-from imageclust.costs import Cached, Place, within_budget
+from imageclust.costs import Cached, Place, estimate, within_budget
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
@@ -70,8 +70,13 @@ def plan_run(
     # Exemplars are known once there are vectors: ClusterImages has them labelled.
     unlabelled = [] if labeler is None else without_labels(services, images, labeler.key)
     cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
-    place = Place(services.settings, services.settings.aws_region, local=not services.settings.paid)
-    config, given_up = within_budget(len(images), config, cached=cached, place=place)
+    place = Place.of(services.settings)
+    # The images are the sample already.
+    whole, given_up = within_budget(
+        len(images), replace(config, sample=1.0), cached=cached, place=place
+    )
+    expected = estimate(len(images), whole, cached=cached, place=place)
+    config = replace(whole, sample=config.sample)
     for name in config.describers:
         notes += services.check_model(name)
     every = labeler if config.labels == "full" else None
@@ -109,6 +114,7 @@ def plan_run(
         "config": config.to_json(),
         "notes": [*notes, *given_up],
         "sees": [name for name in config.describers if services.model_sees(name)],
+        "estimate": expected.by_stage(),
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",

@@ -35,6 +35,7 @@ from imageclust.steps.copies import similar_csv
 from imageclust.steps.describe_clusters import read_names
 from imageclust.steps.gather import Gathered, gather, read_files, read_labels
 from imageclust.steps.start_run import finish_run
+from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     Raises:
         LawBroken: an image would be lost or counted twice. Nothing is published then.
     """
-    started = time.monotonic()
+    started, begun = time.monotonic(), time.time()
+    call: JSON = {"run_id": request.run_id}
     files = read_files(services, request.plan["files"])
     places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
     # What had no vector when it was clustered may have one now, from another run: not of this one.
@@ -109,6 +111,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     )
     services.table.put_many(_items(services, request, found))
     _index_vectors(services, request, found)
+    store_usage(services, "PublishRun", call, started=begun)
     seconds = {**request.seconds, "PublishRun": round(time.monotonic() - started, 3)}
     record: JSON = {
         "run_id": request.run_id,
@@ -119,6 +122,9 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         "counts": counts.to_json(),
         "images": request.plan["images"],
         "notes": [*request.plan["notes"], *request.names["notes"]],
+        "estimate": request.plan["estimate"],
+        # All but the exports and this record, which are about to be written.
+        "cost": cost_of_run(services, request.run_id, embedder=request.config.embedder),
         "clusters": len(cluster_items),
         "models": {
             "embedder": request.plan["embedder"],
@@ -169,6 +175,7 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         "Run Published",
         {"run_id": request.run_id, "collection": request.collection, "counts": counts.to_json()},
     )
+    store_usage(services, "PublishRun", call, started=time.time())
     return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
 
 

@@ -1,12 +1,14 @@
 """RecordFailure: every Catch ends here; the run says which state failed, why and what to do."""
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imageclust import errors
 from imageclust.models import JSON, RunState
 from imageclust.steps.start_run import finish_run
+from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
 
 
@@ -43,6 +45,7 @@ def record_failure(services: Services, failure: Failure) -> JSON:
         "cause": failure.cause,
         "advice": _advice(failure, state),
     }
+    store_usage(services, "RecordFailure", {"run_id": failure.run_id}, started=time.time())
     final = finish_run(
         services,
         failure.collection,
@@ -51,6 +54,7 @@ def record_failure(services: Services, failure: Failure) -> JSON:
         changes={
             "failure": told,
             "seconds": failure.seconds,
+            "cost": cost_of_run(services, failure.run_id),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

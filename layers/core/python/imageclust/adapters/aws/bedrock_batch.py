@@ -85,6 +85,7 @@ class BedrockBatch(Generic[S, A]):
         for record_id, answer in answered(self._store.read(uri)):
             if not isinstance(answer, Mapping):
                 continue
+            self._clients.meter.count_tokens(self._conversation.model_id, answer, batch=True)
             try:
                 answers[record_id] = self._conversation.read(answer)
             except UnusableAnswer:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
+from imageclust.adapters.aws.metering import Meter
+
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 class Clients:
     """One session and at most one client a service, shared by all adapters and threads.
 
+    ``meter`` counts what their calls buy.
+
     Args:
         region: the region; None takes it from the environment.
         retry_attempts: calls that botocore makes at most for one request (Rekognition has its
@@ -29,7 +33,9 @@ class Clients:
     """
 
     def __init__(self, *, region: str | None = None, retry_attempts: int = 8) -> None:
+        self.meter = Meter()
         self._session = boto3.Session(region_name=region)
+        self.meter.watch(self._session)
         self._attempts = retry_attempts
         # A session may be shared, but making clients from it is not thread-safe.
         self._lock = threading.Lock()

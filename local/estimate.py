@@ -1,0 +1,96 @@
+"""``imageclust estimate``: what a run of a folder, or of so many images, would cost on AWS."""
+
+import json
+import tempfile
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from imageclust import keys
+from imageclust.costs import Place, default_prices, estimate_table, read_overrides
+from imageclust.errors import InvalidInput
+from imageclust.models import RunConfig
+from imageclust.settings import Settings
+from imageclust.steps.estimate_run import RunEstimate, estimate_run
+from imageclust.steps.ingest import ensure_collection
+
+from local.home import open_services
+from local.run import link_photos, name_for
+
+
+def estimate_folder(
+    photos: Path | None,
+    *,
+    images: int | None,
+    config: RunConfig,
+    home: Path,
+    place: Place,
+    stored: bool = True,
+) -> RunEstimate:
+    """Estimate a run on AWS; vectors in the state folder are taken off unless ``stored`` is off.
+
+    Raises InvalidInput: no folder, or both a folder and a number of images.
+    """
+    if config.labeler == "auto":
+        config = replace(config, labeler="rekognition")  # labels of this machine do not count there
+    if (photos is None) == (images is None):
+        raise InvalidInput("an estimate is of a folder or of --images N: give one of them")
+    with tempfile.TemporaryDirectory() as empty:
+        if photos is None:
+            with closing(open_services(Path(empty))) as services:
+                return estimate_run(services, config=config, images=images, place=place)
+        if not photos.is_dir():
+            raise InvalidInput(f"there is no folder {photos}")
+        photos = photos.resolve()
+        name = name_for(photos)
+        if stored and (home / "uploads" / name).is_symlink():
+            with closing(open_services(home)) as services:
+                if services.table.get(keys.COLLECTIONS_PK, name) is not None:
+                    return estimate_run(services, config=config, collection=name, place=place)
+        # No run has seen this folder: a state of its own, so that asking leaves no trace.
+        with closing(open_services(Path(empty))) as services:
+            ensure_collection(services, name, now=datetime.now(UTC))
+            link_photos(Path(empty), name, photos)
+            return estimate_run(services, config=config, collection=name, place=place)
+
+
+def place_on_aws(region: str, prices: Path | None) -> Place:
+    """A deployment with default settings in ``region``; ``prices`` is a JSON file of figures."""
+    overrides = read_overrides(prices.read_text("utf-8")) if prices else {}
+    known = default_prices().with_overrides(overrides)
+    return Place(Settings(), region, prices=known)
+
+
+def read_config(given: str | None) -> dict[str, Any]:
+    """The settings in a JSON file, or in the text itself. Raises InvalidInput."""
+    if not given:
+        return {}
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+    except FileNotFoundError:
+        raise InvalidInput(f"there is no file {given}; --config takes one, or JSON") from None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--config is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput("--config must be a JSON object of settings")
+    return found
+
+
+def told(found: RunEstimate) -> str:
+    """The estimate for a terminal."""
+    lines = []
+    known = found.known
+    if known is not None:
+        lines.append(
+            f"{known.files:,} files, {known.images:,} distinct images; "
+            f"{known.cached.vectors:,} vectors and {known.cached.labels:,} labels are stored"
+        )
+    lines.append("On this machine a run costs nothing. On AWS:")
+    lines.append(
+        estimate_table(replace(found.estimate, notes=(*found.notes, *found.estimate.notes)))
+    )
+    return "\n".join(lines)
