@@ -12,6 +12,7 @@ from imageclust import keys
 from imageclust.errors import InvalidInput
 from imageclust.models import RunConfig
 from imageclust.steps import start_run as runs
+from imageclust.steps.describe_clusters import job_name
 from imageclust.steps.ingest import create_collection
 from imageclust.wiring import Services
 
@@ -103,8 +104,8 @@ def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) 
     batch["model"] = plan["embed"]["model"]
     call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
     clusters = call("ClusterImages", {**base, "plan": plan})
-    job = call("DescribeInBatch", {**base, "clusters": clusters, "token": "a-token"})
-    waiting = services.table.get(keys.TOKENS_PK, job["job"])
+    call("DescribeInBatch", {**base, "clusters": clusters, "token": "a-token"})
+    waiting = services.table.get(keys.TOKENS_PK, job_name(request["run_id"]))
     assert waiting is not None
     assert waiting["token"] == "a-token"
     names = call("CollectDescriptions", {**base, "clusters": clusters})

@@ -13,9 +13,8 @@ from typing import Any
 from imageclust import keys
 from imageclust.costs import Cached, Estimate, Place, estimate, within_budget
 from imageclust.errors import InvalidInput, NotFound
-from imageclust.models import JSON, ImageRef, RunConfig
+from imageclust.models import JSON, RunConfig
 from imageclust.ports import StoredObject
-from imageclust.steps.pictures import without_labels, without_vectors
 from imageclust.wiring import Services
 
 _MOST_FILES = 1_000_000  # listed, a thousand a request
@@ -116,31 +115,31 @@ def look_up(services: Services, collection: str, config: RunConfig) -> Known:
     if not files:
         return Known(0, 0, 0, Cached())
     pointers = services.table.get_many((keys.seen_pk(f.uri), keys.POINTER_SK) for f in files)
-    refs = _distinct(files, pointers)
+    ids = _distinct(files, pointers)
     embedder, labeler = _models_shown(services, collection, str(item.get("current_run")), config)
-    read = [ref for ref in refs if not ref.image_id.startswith("s3:")]
-    vectors = len(read) - len(without_vectors(services, read, embedder)) if embedder else 0
-    labels = len(read) - len(without_labels(services, read, labeler)) if labeler else 0
+    vectors = _stored(services, [keys.vector_pk(embedder, i) for i in ids] if embedder else [])
+    labels = _stored(services, [keys.label_pk(labeler, i) for i in ids] if labeler else [])
     share = len(listed) / len(files)
     return Known(
         files=len(listed),
-        images=round(len(refs) * share),
+        images=round(len(ids) * share),
         looked_up=len(files),
         cached=Cached(round(vectors * share), round(labels * share)),
     )
 
 
-def _distinct(
-    files: Sequence[StoredObject], pointers: Mapping[tuple[str, str], JSON]
-) -> list[ImageRef]:
-    """One reference a content; a file not read yet stands for itself, its address as the id."""
-    refs = {}
+def _distinct(files: Sequence[StoredObject], pointers: Mapping[tuple[str, str], JSON]) -> set[str]:
+    """Image ids; a file that was not read yet stands for itself, its address as the id."""
+    ids = set()
     for file in files:
         pointer = pointers.get((keys.seen_pk(file.uri), keys.POINTER_SK))
         same = pointer and (pointer["etag"], pointer["size"]) == (file.etag, file.size)
-        image_id = str(pointer["image_id"]) if pointer and same else file.uri
-        refs[image_id] = ImageRef(image_id, file.uri, file.size)
-    return list(refs.values())
+        ids.add(str(pointer["image_id"]) if pointer and same else file.uri)
+    return ids
+
+
+def _stored(services: Services, pks: Sequence[str]) -> int:
+    return len(services.table.get_many((pk, keys.POINTER_SK) for pk in pks))
 
 
 def _models_shown(
