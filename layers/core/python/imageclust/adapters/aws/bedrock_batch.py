@@ -39,6 +39,7 @@ class BedrockBatch(Generic[S, A]):
         role_arn: str,
         timeout_hours: int = 24,
     ) -> None:
+        self._meter = clients.meter
         self._jobs = BedrockJobs(clients, role_arn=role_arn, timeout_hours=timeout_hours)
         self._store = store
         self._conversation = conversation
@@ -85,7 +86,7 @@ class BedrockBatch(Generic[S, A]):
         for record_id, answer in answered(self._store.read(uri)):
             if not isinstance(answer, Mapping):
                 continue
-            self._clients.meter.count_tokens(self._conversation.model_id, answer, batch=True)
+            self._meter.count_tokens(self._conversation.model_id, answer, batch=True)
             try:
                 answers[record_id] = self._conversation.read(answer)
             except UnusableAnswer:
