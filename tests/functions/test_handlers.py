@@ -88,8 +88,8 @@ def test_the_states_one_after_the_other(
     clusters = call("ClusterImages", {**base, "plan": plan})
     assert clusters["clusters"] == 3
     assert call("ClusterImages", {**base, "plan": plan}) == clusters
-    names = call("DescribeClusters", {**base, "clusters": clusters})
-    assert call("DescribeClusters", {**base, "clusters": clusters}) == names
+    names = call("DescribeClusters", {**base, "plan": plan, "clusters": clusters})
+    assert call("DescribeClusters", {**base, "plan": plan, "clusters": clusters}) == names
     told = {**base, "plan": plan, "clusters": clusters, "names": names, "seconds": {"PlanRun": 1.0}}
     published = call("PublishRun", told)
     assert published["counts"]["clustered"] == 15
@@ -104,11 +104,11 @@ def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) 
     batch["model"] = plan["embed"]["model"]
     call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
     clusters = call("ClusterImages", {**base, "plan": plan})
-    call("DescribeInBatch", {**base, "clusters": clusters, "token": "a-token"})
+    call("DescribeInBatch", {**base, "plan": plan, "clusters": clusters, "token": "a-token"})
     waiting = services.table.get(keys.TOKENS_PK, job_name(request["run_id"]))
     assert waiting is not None
     assert waiting["token"] == "a-token"
-    names = call("CollectDescriptions", {**base, "clusters": clusters})
+    names = call("CollectDescriptions", {**base, "plan": plan, "clusters": clusters})
     assert names["described"] == 3
 
 
