@@ -5,13 +5,13 @@ Healy & Astels 2017 (HDBSCAN with excess of mass).
 """
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from imageclust.clustering.geometry import Floats, Labels
+from imageclust.clustering.geometry import Doubles, Floats, Labels, Rows
 from imageclust.clustering.neighbours import NeighbourGraph
 from imageclust.clustering.spanning import SpanningTree
 
@@ -47,7 +47,7 @@ def dbscan_labels(graph: NeighbourGraph, tree: SpanningTree, *, eps: float) -> L
 
 @dataclass(frozen=True, eq=False)
 class HdbscanFit:
-    """(n,) labels, -1 = noise, and (n,) strength of membership, 0..1."""
+    """(n,) labels, -1 = noise, and (n,) strength of membership, 0..1: how late a row leaves."""
 
     labels: Labels
     strengths: Floats
@@ -63,15 +63,26 @@ class Linkage:
     size: list[int]
 
 
-def single_linkage(tree: SpanningTree) -> Linkage:
-    """The dendrogram of a spanning tree, heights in Euclidean distance of unit rows."""
-    edges = tree.edges
-    n = len(edges) + 1
-    height = np.sqrt(2.0 * np.maximum(edges.weight.astype(np.float64), 0.0)).tolist()
+def single_linkage(graph: NeighbourGraph, tree: SpanningTree) -> Linkage:
+    """The dendrogram of a spanning tree, heights in Euclidean distance of unit rows.
+
+    Many edges weigh the same: a row on the rim is as far as its core distance from several denser
+    rows, and where it joins two clusters at once it goes to either. No rule is right; that of the
+    hdbscan package is taken, so that the labels are the package's.
+
+    Args:
+        graph: the neighbour graph that ``tree`` was made of.
+        tree: a minimum spanning tree of mutual reachability.
+    """
+    low, high, weight = _in_order_of_growth(graph, tree)
+    n = len(weight) + 1
+    # Not a stable sort: the package's own call, which settles the order of equal weights.
+    rank = np.argsort(weight)
+    height = np.sqrt(2.0 * np.maximum(weight[rank], 0.0)).tolist()
     parent = list(range(2 * n - 1))
     size = [1] * n
     left, right = [], []
-    for node, (x, y) in enumerate(zip(edges.low.tolist(), edges.high.tolist(), strict=True), n):
+    for node, (x, y) in enumerate(zip(low[rank].tolist(), high[rank].tolist(), strict=True), n):
         a, b = x, y
         while parent[a] != a:
             parent[a] = parent[parent[a]]
@@ -84,6 +95,43 @@ def single_linkage(tree: SpanningTree) -> Linkage:
         right.append(b)
         size.append(size[a] + size[b])
     return Linkage(left, right, height, size)
+
+
+def _in_order_of_growth(graph: NeighbourGraph, tree: SpanningTree) -> tuple[Rows, Rows, Doubles]:
+    """Ends and weights of the tree that Prim's algorithm grows from row 0, in the order it does.
+
+    Of equal edges it takes the one to the lowest row, from the row that it reached first. Such
+    edges weigh the core distance of an end and lead to one of the neighbours within it; all
+    others are in any minimum spanning tree.
+    """
+    n, core = len(tree.core), tree.core
+    row, place = np.nonzero(
+        (graph.distances <= core[:, None]) & (core[graph.indices] <= core[:, None])
+    )
+    near = graph.indices[row, place]
+    left = np.concatenate([row, near, tree.edges.low, tree.edges.high])
+    right = np.concatenate([near, row, tree.edges.high, tree.edges.low])
+    weight = np.concatenate([core[row], core[row], tree.edges.weight, tree.edges.weight])
+    rank = np.argsort(left, kind="stable")
+    starts = np.searchsorted(left[rank], np.arange(n + 1)).tolist()
+    ends, weights = right[rank].tolist(), weight[rank].astype(np.float64).tolist()
+    nearest, source = [np.inf] * n, [0] * n
+    grown = [False] * n
+    made: list[tuple[int, int, float]] = []
+    heap = [(0.0, 0)]
+    while heap:
+        reach, here = heappop(heap)
+        if grown[here]:
+            continue
+        grown[here] = True
+        made.append((source[here], here, reach))
+        for at in range(starts[here], starts[here + 1]):
+            other, far = ends[at], weights[at]
+            if far < nearest[other] and not grown[other]:
+                nearest[other], source[other] = far, here
+                heappush(heap, (far, other))
+    low, high, reached = (np.array(column) for column in zip(*made[1:], strict=True))
+    return low, high, reached
 
 
 def hdbscan_labels(linkage: Linkage, *, min_cluster_size: int) -> HdbscanFit:
@@ -124,17 +172,26 @@ def hdbscan_labels(linkage: Linkage, *, min_cluster_size: int) -> HdbscanFit:
             # A row that stays to the end leaves where its last merge is.
             if child < n and large and not all(big):
                 leaving[child] = level
-    return _select(np.array(cluster[:n]), np.array(leaving[:n]), above=above, stability=stability)
+    # A cluster ends where it splits, or where its last row leaves.
+    death = [0.0] * len(above)
+    for name in range(1, len(above)):
+        death[above[name]] = birth[name]
+    for row in range(n):
+        death[cluster[row]] = max(death[cluster[row]], leaving[row])
+    owner = np.array(_chosen(above, stability))[cluster[:n]]
+    strengths = np.minimum(np.array(leaving[:n]) / np.maximum(death, 1e-300)[owner], 1.0)
+    names, inverse = np.unique(owner, return_inverse=True)
+    labels = inverse - int(names[0] == -1)
+    return HdbscanFit(
+        labels.astype(np.int32), np.where(labels >= 0, strengths, 0.0).astype(np.float32)
+    )
 
 
-def _select(
-    cluster: NDArray[np.int64],
-    leaving: NDArray[np.float64],
-    *,
-    above: list[int],
-    stability: list[float],
-) -> HdbscanFit:
-    """Excess of mass, the root left out: a cluster stays if it outweighs the best below it."""
+def _chosen(above: list[int], stability: list[float]) -> list[int]:
+    """Each cluster's ancestor that stays, -1 for none.
+
+    Excess of mass, the root left out: a cluster stays if it outweighs the best below it.
+    """
     count = len(above)
     below = [0.0] * count
     chosen = [False] * count
@@ -148,14 +205,4 @@ def _select(
             owner[name] = owner[above[name]]
         elif chosen[name]:
             owner[name] = name
-    owners = np.array(owner)[cluster]
-    names, inverse = np.unique(owners, return_inverse=True)
-    shift = int(len(names) > 0 and names[0] == -1)
-    labels = (inverse - shift).astype(np.int32)
-    strengths = np.zeros(len(labels), dtype=np.float32)
-    inside = labels >= 0
-    if inside.any():
-        peak = np.zeros(int(labels.max()) + 1)
-        np.maximum.at(peak, labels[inside], leaving[inside])
-        strengths[inside] = leaving[inside] / np.maximum(peak[labels[inside]], 1e-300)
-    return HdbscanFit(labels, np.minimum(strengths, 1.0))
+    return owner

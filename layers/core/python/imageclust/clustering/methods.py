@@ -109,6 +109,6 @@ class SharedWork:
 
     def _hdbscan(self, min_cluster_size: int, min_samples: int) -> Labelling:
         if min_samples not in self._linkages:
-            self._linkages[min_samples] = single_linkage(self.tree(min_samples))
+            self._linkages[min_samples] = single_linkage(self.graph, self.tree(min_samples))
         fit = hdbscan_labels(self._linkages[min_samples], min_cluster_size=min_cluster_size)
         return Labelling(fit.labels, fit.strengths)
