@@ -1,4 +1,4 @@
-"""The command line: ``imageclust run``, ``compare``, ``estimate``, ``serve``, ``models``.
+"""The command line, ``imageclust``: run, search, compare, estimate, serve, models.
 
 Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad arguments or a
 configuration or folder that cannot work (told in one sentence).
@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_search(commands)
     _add_compare(commands)
     _add_estimate(commands)
     _add_serve(commands)
@@ -124,6 +126,36 @@ def _run(options: argparse.Namespace) -> int:
             return _complain(sentence, REFUSED)
         where = f"the run failed at {failure['state']}"
         return _complain(f"{where} ({failure['error']}): {sentence}; {failure['advice']}", FAILED)
+    return DONE
+
+
+def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    search = commands.add_parser(
+        "search",
+        help="the pictures of a collection that show something",
+        description="The pictures of a collection nearest to some words (for an embedder with a "
+        "text tower, such as clip-vit-b32) or to another picture, each with its cluster.",
+    )
+    search.add_argument("text", metavar="TEXT", nargs="?", help="words, such as 'a red bicycle'")
+    search.add_argument("--collection", metavar="NAME", required=True, help="where to search")
+    search.add_argument("--image", metavar="FILE", help="a picture to search for instead of words")
+    search.add_argument("--top", type=int, default=10, metavar="K", help="how many (default: 10)")
+    search.add_argument("--home", metavar="DIR", help="the state folder")
+    search.add_argument("--json", action="store_true", help="print the answers as a JSON list")
+    search.set_defaults(run_command=_search)
+
+
+def _search(options: argparse.Namespace) -> int:
+    from local.search import search_collection, table
+
+    hits = search_collection(
+        options.collection,
+        home=find_home(options.home),
+        text=options.text,
+        image=Path(options.image) if options.image else None,
+        top=options.top,
+    )
+    print(json.dumps([asdict(hit) for hit in hits], indent=2) if options.json else table(hits))
     return DONE
 
 

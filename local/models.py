@@ -15,12 +15,12 @@ from local.home import find_home, model_folders
 
 def list_models(options: argparse.Namespace) -> int:
     """Print a table: what is built in, installed, known to ``pull``, or broken and why."""
-    rows = [("NAME", "STATE", "DIMENSION", "LABELS", "MB", "LICENCE")]
+    rows = [("NAME", "STATE", "DIMENSION", "LABELS", "TEXT", "MB", "LICENCE")]
     rows += [_row(entry) for entry in _registry(options).list()]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        print("  ".join([*cells, row[5]]).rstrip())
+        print("  ".join([*cells, row[6]]).rstrip())
     return 0
 
 
@@ -33,12 +33,11 @@ def add_model(options: argparse.Namespace) -> int:
 
 def pull_model(options: argparse.Namespace) -> int:
     """Fetch a known model from its publisher; what came before a break is kept."""
-    known = {card.name: card for card in KNOWN_MODELS}
-    size = known[options.name].size_bytes if options.name in known else 0
+    sizes = {file.url: file.size_bytes for card in KNOWN_MODELS for file in card.files}
     card = pull(
         options.name,
         registry=_registry(options),
-        fetch=lambda url, start: _watched(url, start, size),
+        fetch=lambda url, start: _watched(url, start, sizes.get(url, 0)),
         say=lambda line: print(line, flush=True),
         known=KNOWN_MODELS,
     )
@@ -70,15 +69,17 @@ def _told(card: ModelCard) -> str:
     return f"{card.name} ({card.features.dimension} dimensions, {card.licence or 'no licence'})"
 
 
-def _row(entry: ModelEntry) -> tuple[str, str, str, str, str, str]:
+def _row(entry: ModelEntry) -> tuple[str, str, str, str, str, str, str]:
     card = entry.card
     if card is None:
-        return (entry.name, entry.state, "", "", "", entry.problem or "no weights")
+        return (entry.name, entry.state, "", "", "", "", entry.problem or "no weights")
+    size = sum(file.size_bytes for file in card.files)
     return (
         entry.name,
         entry.state,
         str(card.features.dimension),
         "yes" if card.logits and card.labels else "",
-        f"{card.size_bytes / 1e6:.1f}" if card.size_bytes else "",
+        "yes" if card.text else "",
+        f"{size / 1e6:.1f}" if size else "",
         entry.problem or card.licence,
     )

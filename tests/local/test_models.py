@@ -98,7 +98,7 @@ def test_add_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (tmp_path / "home" / "models" / labels.name).unlink()
     assert main(["models", "list", *home]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["NAME", "STATE", "DIMENSION", "LABELS", "MB", "LICENCE"]
+    assert told[0].split() == ["NAME", "STATE", "DIMENSION", "LABELS", "TEXT", "MB", "LICENCE"]
     assert told[1].startswith("builtin")
     (line,) = [x for x in told if x.startswith("tiny_colours")]
     assert "broken" in line

@@ -105,3 +105,61 @@ def test_published_cards_are_read(shared: Path) -> None:
         card = ModelCard.parse(path.read_bytes())
         assert card.name == path.stem.lower()
         assert ModelCard.from_json(card.to_json()) == card
+
+
+def with_text(**changes: Any) -> dict[str, Any]:
+    text: dict[str, Any] = {
+        "file": "net.text.onnx",
+        "sha256": "cd" * 32,
+        "tokenizer": {"file": "net.tokenizer.json", "sha256": "ef" * 32},
+        "output": {"name": "text_embeds", "dimension": 1280},
+        "context": 77,
+        "pad": "<pad>",
+    }
+    return published(text={**text, **changes})
+
+
+def test_a_text_tower_is_read_and_written_back() -> None:
+    card = ModelCard.from_json(with_text(lower_case=True))
+    assert card.text is not None
+    assert card.text.output == Output("text_embeds", 1280)
+    assert [file.file for file in card.files] == [
+        "net.onnx", "net.text.onnx", "net.tokenizer.json"
+    ]  # fmt: skip
+    assert card.text.lower_case
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+    assert ModelCard.from_json(published()).text is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "other.text.onnx"}, r"must be 'net\.text\.onnx'"),
+        ({"file": None}, "'file' is missing"),
+        ({"sha256": "12"}, "64 hexadecimal"),
+        ({"tokenizer": "net.tokenizer.json"}, "'tokenizer' must be a JSON object"),
+        ({"tokenizer": {"file": "tokenizer.json", "sha256": "ef" * 32}}, "'net.tokenizer.json'"),
+        ({"output": {"name": "text_embeds", "dimension": 512}}, "512 dimensions and pictures 1280"),
+        ({"context": 1}, "'context'"),
+        ({"context": 100_000}, "not supported"),
+        ({"pad": 0}, "'pad'"),
+        ({"lower_case": "yes"}, "'lower_case'"),
+        ({"url": "http://a.b/c"}, "https"),
+    ],
+)
+def test_a_text_tower_that_is_not_understood_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        ModelCard.from_json(with_text(**changes))
+
+
+def test_a_model_is_not_named_like_a_text_tower() -> None:
+    with pytest.raises(InvalidInput, match="text tower"):
+        ModelCard.from_json(published(file="net.text.onnx"))
+
+
+def test_what_default_means_is_a_way_that_exists() -> None:
+    assert ModelCard.from_json(published(preprocess="resize")).preprocess == "resize"
+    with pytest.raises(InvalidInput, match="must be one of squeeze, center_crop"):
+        ModelCard.from_json(published(preprocess="zoom"))

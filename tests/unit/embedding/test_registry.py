@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imageclust.embedding import BUILTIN, ModelRegistry, open_embedder
+from imageclust.embedding import BUILTIN, ModelRegistry, open_embedder, open_text
 from imageclust.errors import InvalidInput, UnknownModel
+
+from tests.standins.tiny_towers import make_towers
 
 MakeModel = Callable[..., Path]
 
@@ -129,3 +131,25 @@ def test_importing_the_package_loads_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_add_brings_both_towers_and_the_tokenizer(tmp_path: Path) -> None:
+    card = make_towers(tmp_path / "given")
+    registry = ModelRegistry(tmp_path / "models")
+    assert registry.add(tmp_path / "given" / "tiny_towers.onnx") == card
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        "tiny_towers.json", *(file.file for file in card.files)
+    }  # fmt: skip
+    # A tokenizer is JSON too, and no card.
+    states = {entry.name: entry.state for entry in registry.list() if entry.state != "known"}
+    assert states == {BUILTIN: "built in", "tiny_towers": "installed"}
+    assert open_text("tiny_towers", registry=registry).embed(["red"]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("file", ["tiny_towers.text.onnx", "tiny_towers.tokenizer.json"])
+def test_add_takes_no_half_model(tmp_path: Path, file: str) -> None:
+    make_towers(tmp_path / "given")
+    (tmp_path / "given" / file).unlink()
+    with pytest.raises(InvalidInput, match=f"no model file .*{file}"):
+        ModelRegistry(tmp_path / "models").add(tmp_path / "given" / "tiny_towers.json")
+    assert not (tmp_path / "models").exists()

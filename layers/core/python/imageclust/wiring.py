@@ -32,7 +32,7 @@ from imageclust.ports import (
 from imageclust.settings import Settings
 
 if TYPE_CHECKING:
-    from imageclust.embedding import Embedder, ModelRegistry, OnnxModel
+    from imageclust.embedding import Embedder, ModelRegistry, OnnxModel, TextEncoder
     from imageclust.images import DecodePool, Processed
 
 
@@ -45,7 +45,8 @@ class Services:
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
     unless one inference serves both, ``open_batch_describer(name)`` for a describer without batch
-    jobs. ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
+    jobs. ``open_text(embedder)`` raises InvalidInput for a model without a text tower.
+    ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
     life or raises UnknownModel; ``model_sees`` says whether a describer takes pictures, which
     ``open_describer(name, sees)`` then sends to it. ``take_usage`` gives the
     units bought since it was asked last and begins anew. ``close`` ends worker processes and
@@ -67,6 +68,7 @@ class Services:
     check_model: Callable[[str], tuple[str, ...]]
     model_sees: Callable[[str], bool]
     open_embedder: "Callable[[str, str], Embedder]"
+    open_text: "Callable[[str], TextEncoder]"
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
     open_describer: Callable[[str, bool], Describer]
@@ -167,6 +169,7 @@ def local_services(
         check_model=lambda _name: (),
         model_sees=lambda _name: False,
         open_embedder=models.embedder,
+        open_text=models.text,
         open_labeler=models.labeler,
         open_joint=models.joint,
         open_describer=open_describer,
@@ -286,6 +289,7 @@ def aws_services(settings: Settings) -> Services:
         check_model=lambda name: tuple(note for each in models_of(name) for note in checked(each)),
         model_sees=lambda name: name != "deterministic" and all(map(seeing, models_of(name))),
         open_embedder=open_embedder,
+        open_text=models.text,
         open_labeler=open_labeler,
         open_joint=open_joint,
         open_describer=open_describer,
@@ -296,13 +300,19 @@ def aws_services(settings: Settings) -> Services:
 
 
 def _fetch_models(store: ObjectStore, bucket: str, folder: Path, name: str) -> None:
-    """Bring cards, label files and the named model's weights (``auto``: all) to this machine."""
+    """Bring cards, label files and the named model's weights (``auto``: all) to this machine.
+
+    Text towers stay where they are: no function reads text.
+    """
+    from imageclust.embedding.cards import TEXT_SUFFIX, TOKENIZER_SUFFIX
+
     folder.mkdir(parents=True, exist_ok=True)
     for item in store.list(bucket, keys.MODELS_PREFIX):
         file = item.uri.rpartition("/")[2]
         target = folder / file
         wanted = file.endswith(".json") or name == "auto" or file == f"{name}.onnx"
-        if wanted and not (target.exists() and target.stat().st_size == item.size):
+        text = file.endswith((TEXT_SUFFIX, TOKENIZER_SUFFIX))
+        if wanted and not text and not (target.exists() and target.stat().st_size == item.size):
             partial = target.with_name(f".{file}.part")
             shutil.copyfile(store.path(item.uri), partial)
             partial.replace(target)
@@ -326,6 +336,7 @@ class _Models:
         self._fetched: set[str] = set()
         self._pools: dict[int, DecodePool] = {}
         self._models: dict[tuple[str, str], OnnxModel] = {}
+        self._texts: dict[str, TextEncoder] = {}
         self._builtin: dict[str, Embedder] = {}
         self._labelers: dict[str, Labeler] = {}
         self._lock = threading.Lock()
@@ -348,6 +359,14 @@ class _Models:
                     )
                 return self._builtin[preprocess]
         return OnnxEmbedder(self._model(chosen, preprocess))
+
+    def text(self, name: str) -> "TextEncoder":
+        from imageclust.embedding import open_text
+
+        with self._lock:
+            if name not in self._texts:
+                self._texts[name] = open_text(name, registry=self._registry)
+            return self._texts[name]
 
     def labeler(self, name: str) -> Labeler | None:
         from imageclust.adapters.local.onnx_labeler import OnnxLabeler

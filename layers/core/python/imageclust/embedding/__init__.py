@@ -6,10 +6,18 @@ Importing this package loads neither onnxruntime, OpenCV nor numpy: the first us
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from imageclust.embedding.cards import ModelCard, Output, Resizing, Scaling
+from imageclust.embedding.cards import (
+    PREPROCESSINGS,
+    CardFile,
+    ModelCard,
+    Output,
+    Resizing,
+    Scaling,
+    TextTower,
+)
 from imageclust.embedding.known import BUILTIN
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, Outputs
-from imageclust.embedding.preprocess import DEFAULT_PREPROCESSING, PREPROCESSINGS
+from imageclust.embedding.preprocess import DEFAULT_PREPROCESSING
 from imageclust.embedding.pull import Fetch, pull
 from imageclust.embedding.registry import (
     Embedder,
@@ -17,11 +25,13 @@ from imageclust.embedding.registry import (
     ModelRegistry,
     open_embedder,
     open_model,
+    open_text,
 )
 
 if TYPE_CHECKING:
     from imageclust.embedding.builtin import BuiltinDescriptor
     from imageclust.embedding.compare import Candidate, CompareRow, PairRule, rank_candidates
+    from imageclust.embedding.text import TextEncoder
 
 __all__ = [
     "BUILTIN",
@@ -29,6 +39,7 @@ __all__ = [
     "PREPROCESSINGS",
     "BuiltinDescriptor",
     "Candidate",
+    "CardFile",
     "CompareRow",
     "Embedder",
     "Fetch",
@@ -42,8 +53,11 @@ __all__ = [
     "PairRule",
     "Resizing",
     "Scaling",
+    "TextEncoder",
+    "TextTower",
     "open_embedder",
     "open_model",
+    "open_text",
     "pull",
     "rank_candidates",
 ]
@@ -53,6 +67,7 @@ _MODULES = {
     "Candidate": "compare",
     "CompareRow": "compare",
     "PairRule": "compare",
+    "TextEncoder": "text",
     "rank_candidates": "compare",
 }
 

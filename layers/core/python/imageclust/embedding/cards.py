@@ -27,7 +27,25 @@ _RESIZE = re.compile(
 )
 _SQUASH = re.compile(r"squash to (\d+)(?: (bilinear|bicubic))?")
 _SESSION_HINT = re.compile(r"add_session_config_entry\('(session\.[a-z_]+)', ?'([A-Za-z0-9_]+)'\)")
-_INTERPOLATIONS = ("bilinear", "bicubic")
+#: The first two average areas where they reduce; ``antialiased`` ones are Pillow's filters, which
+#: widen instead, as the publishers of two-tower models resize.
+_INTERPOLATIONS = ("bilinear", "bicubic", "antialiased bilinear", "antialiased bicubic")
+_LONGEST_CONTEXT = 4096
+#: So that a folder's listing tells towers and tokenizers from models and cards.
+TEXT_SUFFIX, TOKENIZER_SUFFIX = ".text.onnx", ".tokenizer.json"
+
+#: Each way to make the network's square input from a picture, and how many squares it makes.
+#: ``center_crop``: the publisher's rule. ``squeeze``: the same, after half of the aspect ratio
+#: is squeezed out, so that less of a wide or tall picture is cut off. ``resize``: squashed to the
+#: square. ``letterbox``: whole, on grey. ``two_views``: the mean of the centre crop and of the
+#: squeezed picture without margin; the best grouping, at twice the time.
+PREPROCESSINGS: dict[str, int] = {
+    "squeeze": 1,
+    "center_crop": 1,
+    "resize": 1,
+    "letterbox": 1,
+    "two_views": 2,
+}
 
 Triple = tuple[float, float, float]
 
@@ -69,13 +87,45 @@ class Output:
 
 
 @dataclass(frozen=True)
+class CardFile:
+    """One file of a model: a bare name in the card's folder, its digest, and where it comes from.
+
+    ``url`` is the publisher's address of this very file, or empty; ``size_bytes`` 0 is unknown.
+    """
+
+    file: str
+    sha256: str
+    url: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The network that brings text into the space of the picture features.
+
+    Text goes through the ``tokenizer`` (a Hugging Face ``tokenizer.json``), is cut to ``context``
+    tokens, special ones included, and filled up to it with the token ``pad``. ``lower_case`` means
+    that the publisher lower-cases before a tokenizer that does not do it itself.
+    """
+
+    weights: CardFile
+    tokenizer: CardFile
+    output: Output
+    context: int
+    pad: str
+    lower_case: bool = False
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What one ONNX file is, where it comes from and how pictures must reach it.
 
     ``name`` is the file's name without ``.onnx``; ``file`` and ``labels`` are bare file names in
     the card's folder; ``source`` lists where the weights came from (free-form records); ``url``
     is the publisher's address of this very file (digest ``sha256``) or empty; ``session_config``
-    are onnxruntime session entries that the publisher advises.
+    are onnxruntime session entries that the publisher advises. ``preprocess`` is the way from a
+    picture to a square that ``default`` means for this model, empty for the usual one. ``text`` is
+    the other tower of a model of pictures and text.
     """
 
     name: str
@@ -95,6 +145,14 @@ class ModelCard:
     size_bytes: int = 0
     trained_on: str = ""
     session_config: tuple[tuple[str, str], ...] = ()
+    preprocess: str = ""
+    text: TextTower | None = None
+
+    @property
+    def files(self) -> tuple[CardFile, ...]:
+        """Every file of the model that has a digest: pictures, then text and its tokenizer."""
+        image = CardFile(self.file, self.sha256, self.url, self.size_bytes)
+        return (image, self.text.weights, self.text.tokenizer) if self.text else (image,)
 
     @property
     def size(self) -> int:
@@ -108,11 +166,12 @@ class ModelCard:
         file = _text(card, "file")
         if not _FILE.fullmatch(file) or not file.endswith(".onnx"):
             raise InvalidInput(f"Model card: 'file' must be a bare .onnx file name, not {file!r}.")
+        if file.endswith(TEXT_SUFFIX):
+            raise InvalidInput(
+                f"Model card: {file!r} is the name of a text tower; give the model another."
+            )
         where = f"Model card of {file}"
         name = file.removesuffix(".onnx").lower()
-        sha256 = _text(card, "sha256").lower()
-        if not _SHA256.fullmatch(sha256):
-            raise InvalidInput(f"{where}: 'sha256' must be 64 hexadecimal digits.")
         if not _NAME.fullmatch(name):
             raise InvalidInput(f"{where}: a model name has only letters, digits, '.', '_' and '-'.")
         labels = _text(card, "labels", default="")
@@ -131,17 +190,18 @@ class ModelCard:
         outputs = _mapping(card.get("outputs"), f"{where}: 'outputs'")
         if "features" not in outputs:
             raise InvalidInput(f"{where}: 'outputs' must name the features.")
+        features = _parse_output(outputs, "features", where)
         return cls(
             name=name,
             file=file,
-            sha256=sha256,
+            sha256=_parse_digest(card, where),
             licence=_text(card, "licence"),
             arch=_text(card, "arch", default=""),
             colour=colour,
             layout=layout,
             scaling=_parse_scale(entry.get("scale"), where),
             resizing=resizing,
-            features=_parse_output(outputs, "features", where),
+            features=features,
             logits=_parse_output(outputs, "logits", where) if outputs.get("logits") else None,
             labels=labels,
             source=_parse_source(card.get("source", []), where),
@@ -149,6 +209,8 @@ class ModelCard:
             size_bytes=_whole(card.get("bytes", 0), "bytes", where),
             trained_on=_text(card, "trained_on", default=""),
             session_config=_parse_session(card, where),
+            preprocess=_parse_preprocess(card, where),
+            text=_parse_text_tower(card, features, where, file.removesuffix(".onnx")),
         )
 
     @classmethod
@@ -167,6 +229,7 @@ class ModelCard:
         outputs = {"features": asdict(self.features)}
         if self.logits:
             outputs["logits"] = asdict(self.logits)
+        text = {"text": _text_tower_json(self.text)} if self.text else {}
         return {
             "arch": self.arch,
             "licence": self.licence,
@@ -193,6 +256,8 @@ class ModelCard:
             "sha256": self.sha256,
             "labels": self.labels,
             "trained_on": self.trained_on,
+            "preprocess": self.preprocess,
+            **text,
         }
 
 
@@ -346,6 +411,87 @@ def _parse_source(value: object, where: str) -> tuple[Mapping[str, str], ...]:
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise InvalidInput(f"{where}: 'source' must be a list of objects.")
     return tuple({str(key): str(field) for key, field in item.items()} for item in value)
+
+
+def _parse_digest(card: Mapping[str, Any], where: str) -> str:
+    sha256 = _text(card, "sha256").lower()
+    if not _SHA256.fullmatch(sha256):
+        raise InvalidInput(f"{where}: 'sha256' must be 64 hexadecimal digits.")
+    return sha256
+
+
+def _parse_preprocess(card: Mapping[str, Any], where: str) -> str:
+    name = _text(card, "preprocess", default="")
+    if name and name not in PREPROCESSINGS:
+        raise InvalidInput(
+            f"{where}: 'preprocess' must be one of {', '.join(PREPROCESSINGS)}, not {name!r}."
+        )
+    return name
+
+
+def _parse_text_tower(
+    card: Mapping[str, Any], features: Output, where: str, stem: str
+) -> TextTower | None:
+    if card.get("text") is None:
+        return None
+    value = _mapping(card["text"], f"{where}: 'text'")
+    where = f"{where}: 'text'"
+    context = _whole(value.get("context"), "context", where, least=2)
+    if context > _LONGEST_CONTEXT:
+        raise InvalidInput(f"{where}: a context above {_LONGEST_CONTEXT} tokens is not supported.")
+    lower_case = value.get("lower_case", False)
+    if not isinstance(lower_case, bool):
+        raise InvalidInput(f"{where}: 'lower_case' is true or false.")
+    output = _parse_output(value, "output", where)
+    if output.dimension != features.dimension:
+        raise InvalidInput(
+            f"{where}: text has {output.dimension} dimensions and pictures {features.dimension}: "
+            "the towers of one model share one space."
+        )
+    return TextTower(
+        weights=_parse_file(value, stem + TEXT_SUFFIX, where),
+        tokenizer=_parse_file(
+            _mapping(value.get("tokenizer"), f"{where}: 'tokenizer'"),
+            stem + TOKENIZER_SUFFIX,
+            where,
+        ),
+        output=output,
+        context=context,
+        pad=_text(value, "pad"),
+        lower_case=lower_case,
+    )
+
+
+def _parse_file(entry: Mapping[str, Any], name: str, where: str) -> CardFile:
+    file = _text(entry, "file")
+    if file != name:
+        raise InvalidInput(f"{where}: 'file' must be {name!r}, not {file!r}.")
+    return CardFile(
+        file=file,
+        sha256=_parse_digest(entry, f"{where}: {file}"),
+        url=_parse_url(_text(entry, "url", default=""), where),
+        size_bytes=_whole(entry.get("bytes", 0), "bytes", where),
+    )
+
+
+def _text_tower_json(text: TextTower) -> dict[str, Any]:
+    return {
+        **_file_json(text.weights),
+        "tokenizer": _file_json(text.tokenizer),
+        "output": {"name": text.output.name, "dimension": text.output.dimension},
+        "context": text.context,
+        "pad": text.pad,
+        "lower_case": text.lower_case,
+    }
+
+
+def _file_json(file: CardFile) -> dict[str, Any]:
+    return {
+        "file": file.file,
+        "sha256": file.sha256,
+        "url": file.url,
+        "bytes": file.size_bytes,
+    }
 
 
 def _parse_url(url: str, where: str) -> str:

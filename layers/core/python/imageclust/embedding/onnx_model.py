@@ -75,7 +75,7 @@ class OnnxModel:
             raise InvalidInput("The number of threads must be 0 (one a core) or more.")
         self.card = card
         self.path = Path(path)
-        self.preprocess = check_preprocessing(preprocess)
+        self.preprocess = check_preprocessing(preprocess, card)
         self.threads = threads or os.cpu_count() or 1
         self.device = device
         self._session: Any = None
@@ -195,6 +195,33 @@ def check_digest(path: Path, sha256: str) -> None:
 
 
 def _open_session(card: ModelCard, path: Path, device: str) -> Any:
+    source = _exposed(path, card) if card.features.internal else path
+    session = start_session(source, path.name, config=card.session_config, device=device)
+    found = {output.name for output in session.get_outputs()}
+    wanted = {card.features.name} | ({card.logits.name} if card.logits else set())
+    if len(session.get_inputs()) != 1 or not wanted <= found:
+        raise InvalidInput(
+            f"{path.name} does not fit its card: it has {len(session.get_inputs())} input(s) and "
+            f"outputs {sorted(found)}, the card names {sorted(wanted)}."
+        )
+    return session
+
+
+def start_session(
+    source: Path | bytes,
+    name: str,
+    *,
+    config: Sequence[tuple[str, str]] = (),
+    device: str = "cpu",
+) -> Any:
+    """An onnxruntime session of one thread over a file or its bytes; InvalidInput if it cannot be.
+
+    Args:
+        source: the ONNX file.
+        name: what errors call it.
+        config: session entries, see ``ModelCard.session_config``.
+        device: ``cpu`` or ``cuda``.
+    """
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -207,7 +234,7 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for key, value in card.session_config:
+    for key, value in config:
         options.add_session_config_entry(key, value)
     providers = ["CPUExecutionProvider"]
     if device == "cuda":
@@ -216,8 +243,8 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
     try:
-        source = _exposed(path, card) if card.features.internal else str(path)
-        session = onnxruntime.InferenceSession(source, options, providers=providers)
+        given = source if isinstance(source, bytes) else str(source)
+        session = onnxruntime.InferenceSession(given, options, providers=providers)
     except (
         faults.Fail,
         faults.InvalidArgument,
@@ -226,16 +253,9 @@ def _open_session(card: ModelCard, path: Path, device: str) -> Any:
         faults.NotImplemented,
         faults.RuntimeException,
     ) as error:
-        raise InvalidInput(f"{path.name} cannot be loaded as a model: {error}") from error
+        raise InvalidInput(f"{name} cannot be loaded as a model: {error}") from error
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise InvalidInput("The CUDA provider could not start; use the device 'cpu'.")
-    found = {output.name for output in session.get_outputs()}
-    wanted = {card.features.name} | ({card.logits.name} if card.logits else set())
-    if len(session.get_inputs()) != 1 or not wanted <= found:
-        raise InvalidInput(
-            f"{path.name} does not fit its card: it has {len(session.get_inputs())} input(s) and "
-            f"outputs {sorted(found)}, the card names {sorted(wanted)}."
-        )
     return session
 
 

@@ -1,7 +1,8 @@
 """RGB pixels to network input, as the model's card says.
 
 Every function takes ``(h, w, 3) uint8`` RGB. Reductions use area averaging (``cv2.INTER_AREA``),
-which does not alias; enlargements use the card's interpolation.
+which does not alias, and enlargements the card's interpolation; a card with an ``antialiased``
+interpolation has Pillow's filter both ways.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from imageclust.embedding.cards import ModelCard, Resizing
+from imageclust.embedding.cards import PREPROCESSINGS, ModelCard, Resizing
 from imageclust.errors import InvalidInput
 from imageclust.late import np
 
@@ -18,21 +19,12 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-#: Each way to make the network's square input from a picture, and how many squares it makes.
-#: ``center_crop``: the publisher's rule. ``squeeze``: the same, after half of the aspect ratio
-#: is squeezed out, so that less of a wide or tall picture is cut off. ``resize``: squashed to the
-#: square. ``letterbox``: whole, on grey. ``two_views``: the mean of the centre crop and of the
-#: squeezed picture without margin; the best grouping, at twice the time.
-PREPROCESSINGS: dict[str, int] = {
-    "squeeze": 1,
-    "center_crop": 1,
-    "resize": 1,
-    "letterbox": 1,
-    "two_views": 2,
-}
 #: The best single view over the labelled sets (see the embedding section of benchmarks/README.md).
 DEFAULT_PREPROCESSING = "squeeze"
 _GREY = 128
+#: Pictures for an antialiased filter come this much larger: most of its work is then its own.
+_OVERSAMPLE = 2
+_ANTIALIASED = "antialiased "
 
 
 def check_pixels(image: Pixels) -> Pixels:
@@ -49,27 +41,33 @@ def check_pixels(image: Pixels) -> Pixels:
 
 
 def scale_to(image: Pixels, width: int, height: int, *, interpolation: str = "bilinear") -> Pixels:
-    """Resize to exactly (height, width): area averaging for reductions."""
-    import cv2
-
+    """Resize to exactly (height, width): area averaging for reductions, if not antialiased."""
     rows, columns = image.shape[:2]
     if (columns, rows) == (width, height):
         return image
+    if interpolation.startswith(_ANTIALIASED):
+        from PIL import Image
+
+        bicubic = interpolation.endswith("bicubic")
+        method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+        return np.asarray(Image.fromarray(image).resize((width, height), method))
+    import cv2
+
     if width <= columns and height <= rows:
-        method = cv2.INTER_AREA
+        flag = cv2.INTER_AREA
     else:
-        method = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
+        flag = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
         # One side grows and the other shrinks: shrink first, so that nothing aliases.
         if width < columns or height < rows:
             smaller = (min(width, columns), min(height, rows))
             reduced = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
             image = np.asarray(reduced, dtype=np.uint8)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=flag), dtype=np.uint8)
 
 
-def check_preprocessing(name: str) -> str:
-    """The preprocessing that ``name`` means (``default`` has one), or InvalidInput."""
-    chosen = DEFAULT_PREPROCESSING if name == "default" else name
+def check_preprocessing(name: str, card: ModelCard) -> str:
+    """The preprocessing that ``name`` means for a model (``default`` has one), or InvalidInput."""
+    chosen = (card.preprocess or DEFAULT_PREPROCESSING) if name == "default" else name
     if chosen not in PREPROCESSINGS:
         raise InvalidInput(
             f"There is no preprocessing {name!r}; choose one of {', '.join(PREPROCESSINGS)}."
@@ -80,7 +78,8 @@ def check_preprocessing(name: str) -> str:
 def min_side(rule: Resizing, preprocessing: str) -> int:
     """Short side in pixels that a picture must have, so that nothing needs to be enlarged."""
     whole = preprocessing in {"resize", "letterbox"}
-    return rule.size if whole else max(rule.short_side, rule.size)
+    side = rule.size if whole else max(rule.short_side, rule.size)
+    return side * _OVERSAMPLE if rule.interpolation.startswith(_ANTIALIASED) else side
 
 
 def views(image: Pixels, rule: Resizing, preprocessing: str) -> list[Pixels]:
@@ -132,8 +131,14 @@ def _crop(image: Pixels, rule: Resizing, short: int, *, squeeze: bool) -> Pixels
     reach = 16 * small
     image = _middle(image, min(rows, reach), min(columns, reach))
     rows, columns = image.shape[:2]
-    ratio = max(rows, columns) / small
-    long = max(short, round(short * (math.sqrt(ratio) if squeeze else ratio)))
+    large = max(rows, columns)
+    if squeeze:
+        long = round(short * math.sqrt(large / small))
+    elif rule.interpolation.startswith(_ANTIALIASED):
+        long = short * large // small  # as those publishers do
+    else:
+        long = round(short * (large / small))
+    long = max(short, long)
     width, height = (long, short) if columns >= rows else (short, long)
     scaled = scale_to(image, width, height, interpolation=rule.interpolation)
     return _middle(scaled, rule.size, rule.size)

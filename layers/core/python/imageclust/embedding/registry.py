@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from imageclust.embedding.cards import ModelCard
+from imageclust.embedding.cards import TOKENIZER_SUFFIX, ModelCard
 from imageclust.embedding.known import BUILTIN, KNOWN_MODELS
 from imageclust.embedding.onnx_model import OnnxEmbedder, OnnxModel, check_digest
 from imageclust.errors import InvalidInput, UnknownModel
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imageclust.embedding.preprocess import Pixels
+    from imageclust.embedding.text import TextEncoder
 
 
 class Embedder(Protocol):
@@ -54,8 +55,9 @@ class ModelEntry:
 class ModelRegistry:
     """Models in folders: the first folder is the one that ``add`` and ``pull`` write to.
 
-    A folder holds, for each model, ``NAME.json`` (the card), ``NAME.onnx`` and the card's label
-    file. Earlier folders win over later ones.
+    A folder holds, for each model, ``NAME.json`` (the card), ``NAME.onnx``, the card's label
+    file, and for a text tower its weights and tokenizer; without those two the model still has its
+    pictures. Earlier folders win over later ones.
     """
 
     def __init__(self, directories: Path | Sequence[Path]) -> None:
@@ -86,13 +88,33 @@ class ModelRegistry:
         card, directory = self._installed(name)
         return directory / card.file
 
+    def text_folder(self, name: str) -> Path:
+        """Where the text tower of an installed model lies. InvalidInput when it has none there."""
+        card, directory = self._installed(name)
+        if card.text is None:
+            raise InvalidInput(
+                f"The model {name!r} knows pictures only. Text is for models with a text tower: "
+                f"{', '.join(self._with_text()) or 'none is known'}."
+            )
+        files = [card.text.weights.file, card.text.tokenizer.file]
+        missing = [file for file in files if not (directory / file).is_file()]
+        if missing:
+            raise InvalidInput(
+                f"The text tower of {name!r} is not installed: {' and '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} missing in {directory}."
+            )
+        return directory
+
+    def _with_text(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.list() if entry.card and entry.card.text)
+
     def labels_path(self, name: str) -> Path | None:
         """The class labels of an installed model; None when it has none."""
         card, directory = self._installed(name)
         return directory / card.labels if card.labels and card.logits else None
 
     def add(self, path: Path) -> ModelCard:
-        """Copy a model, its card and its label file into the first folder, digest checked.
+        """Copy a model's card and every file that it names into the first folder, digests checked.
 
         ``path`` is the card or the ONNX file beside it. Adding the same model again is no fault.
         """
@@ -112,9 +134,9 @@ class ModelRegistry:
             raise InvalidInput(
                 f"The card {card_path.name} is for {card.file}: name it {card.name}.json."
             )
-        model_path = card_path.with_name(card.file)
-        check_digest(model_path, card.sha256)
-        files = [model_path]
+        files = [card_path.with_name(file.file) for file in card.files]
+        for given, file in zip(files, card.files, strict=True):
+            check_digest(given, file.sha256)
         if card.labels:
             labels = card_path.with_name(card.labels)
             if not labels.is_file():
@@ -122,8 +144,8 @@ class ModelRegistry:
             self._check_labels(labels)
             files.append(labels)
         # The card goes last: a model without a card is not listed, so a kill leaves no half model.
-        for file in files:
-            self._install(file, file.name)
+        for given in files:
+            self._install(given, given.name)
         self._install(card_path, f"{card.name}.json")
         return card
 
@@ -201,8 +223,19 @@ def open_embedder(
     )
 
 
+def open_text(name: str, *, registry: ModelRegistry) -> TextEncoder:
+    """The text tower of an installed model by name (not yet loaded: the first use does that)."""
+    if name == BUILTIN:
+        raise InvalidInput(f"The built-in descriptor {BUILTIN!r} knows pictures only, no text.")
+    from imageclust.embedding.text import TextEncoder
+
+    return TextEncoder(registry.get(name), registry.text_folder(name))
+
+
 def _entry(path: Path) -> ModelEntry | None:
-    """The model that a card file describes; None for other JSON files (label files)."""
+    """The model that a card file describes; None for other JSON (label files, tokenizers)."""
+    if path.name.endswith(TOKENIZER_SUFFIX):
+        return None
     directory = path.parent
     if not path.with_suffix(".onnx").is_file() and not _looks_like_card(path):
         return None
