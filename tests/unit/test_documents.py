@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from imageclust import errors
 from imageclust.embedding import ModelCard
+from imageclust.embedding.known import KNOWN_MODELS
 
 from local.cli import main
 
@@ -42,13 +43,38 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
     assert broken == []
 
 
-def test_the_card_in_the_model_page_is_a_card() -> None:
-    (text,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
-    card = json.loads(text)
-    card["sha256"] = "0" * 64
+def test_the_cards_in_the_model_page_are_cards() -> None:
+    page = (ROOT / "docs" / "models.md").read_text().replace('"…"', f'"{"0" * 64}"')
+    plain, tower = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    card = json.loads(plain)
     read = ModelCard.from_json(card)
     assert read.features.dimension == 1280
     assert read.logits is not None
+    text = json.loads(f"{{{tower}}}".replace("NAME", read.name))
+    text["text"]["output"]["dimension"] = 1280
+    assert ModelCard.from_json({**card, **text}).text is not None
+
+
+def test_the_models_in_the_model_page_are_the_known_ones() -> None:
+    rows = re.findall(
+        r"^\| `([a-z0-9-]+)` \| (.*?) \| (\d+) \|(.*?)\| (\S+) \|$",
+        (ROOT / "docs" / "models.md").read_text(),
+        re.MULTILINE,
+    )
+    told = {
+        (name, tuple(re.findall(r"\d+", sizes)), int(dimension), bool(text.strip()), licence)
+        for name, sizes, dimension, text, licence in rows
+    }
+    assert told == {
+        (
+            card.name,
+            tuple(str(round(file.size_bytes / 1e6)) for file in card.files),
+            card.features.dimension,
+            card.text is not None,
+            card.licence,
+        )
+        for card in KNOWN_MODELS
+    }
 
 
 def test_the_error_tree_is_drawn_as_it_is() -> None:
