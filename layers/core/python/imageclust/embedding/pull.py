@@ -85,11 +85,11 @@ def _announced(card: ModelCard, missing: list[CardFile], folder: Path) -> str:
     """What is about to be fetched, in one line."""
     size = sum(file.size_bytes for file in missing)
     came = sum(_size(_partial(folder, file)) for file in missing)
-    # The towers of a model lie beside each other; one address tells where.
+    # The files of a model lie in one repository; one address tells where.
     where = missing[0].url if missing else card.url
     count = f" in {len(missing)} files" if len(missing) > 1 else ""
     again = f", resumed at {came / 1e6:.1f} MB" if came else ""
-    others = f" and {len(missing) - 1} more beside it" if len(missing) > 1 else ""
+    others = f" and {len(missing) - 1} more there" if len(missing) > 1 else ""
     return f"{card.name}: {size / 1e6:.1f} MB{count} from {where}{others} ({card.licence}){again}"
 
 
@@ -155,6 +155,7 @@ def _download(file: CardFile, partial: Path, start: int, fetch: Fetch) -> None:
                 block = next(blocks, None)
             except OSError as error:
                 reason = getattr(error, "reason", None) or error
+                reason = getattr(reason, "strerror", None) or reason
                 raise StoreUnavailable(
                     f"{file.file} could not be fetched ({reason}). What has come is kept: run the "
                     f"same command again with a network. {_INSTEAD}"
