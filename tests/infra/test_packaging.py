@@ -174,8 +174,8 @@ for name in sys.argv[2:]:
         assert thumbnail.pixels.shape == picture.shape
         assert services.open_labeler("rekognition").key
     if "describe" in name or "batch" in name:
-        services.open_describer("auto")
-        services.open_batch_describer("auto")
+        services.open_describer("auto", False)
+        services.open_batch_describer("auto", False)
 """
 
 
