@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from imageclust.embedding import ModelCard, ModelRegistry, pull
 from imageclust.embedding.pull import https_fetch
-from imageclust.errors import CorruptData, InvalidInput, StoreUnavailable, UnknownModel
+from imageclust.errors import CorruptData, InvalidInput, Permanent, StoreUnavailable, UnknownModel
 
 MakeModel = Callable[..., Path]
 
@@ -98,6 +98,22 @@ def test_other_bytes_are_thrown_away(
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="resnet50-v1-12"):
         pull("resnet51", registry=ModelRegistry(tmp_path))
+
+
+def test_two_pulls_at_once_do_not_write_into_each_other(
+    known: tuple[ModelCard, bytes], tmp_path: Path
+) -> None:
+    card, data = known
+    registry = ModelRegistry(tmp_path / "models")
+
+    def meanwhile(url: str, start: int) -> Iterator[bytes]:
+        yield data[:50]
+        with pytest.raises(Permanent, match=r"Another imageclust fetches tiny\.onnx"):
+            pull("tiny", registry=registry, fetch=Publisher(data).fetch, known=(card,))
+        yield data[50:]
+
+    pull("tiny", registry=registry, fetch=meanwhile, known=(card,))
+    assert registry.path("tiny").read_bytes() == data
 
 
 def test_only_https_is_fetched() -> None:

@@ -259,8 +259,8 @@ def test_a_full_disk(
             self._stream.write(block[:50])
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        def flush(self) -> None:
-            self._stream.flush()
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
 
     def full(path: Path, mode: str = "r", **options: Any) -> Any:
         stream = opened(path, mode, **options)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,9 +69,8 @@ def pull(
     say(_announced(card, missing, folder))
     for file in missing:
         partial = _partial(folder, file)
-        start = _size(partial)
-        if start < file.size_bytes or not file.size_bytes:
-            _download(file, partial, start, fetch or https_fetch)
+        if _size(partial) < file.size_bytes or not file.size_bytes:
+            _download(file, partial, fetch or https_fetch)
         _verify(file, partial)
         partial.replace(folder / file.file)
     # The card goes last: a model without a card is not listed, so a kill leaves no half model.
@@ -146,10 +146,17 @@ def https_fetch(url: str, start: int) -> Iterator[bytes]:
         raise OSError(f"the answer broke off: {error!r}") from error
 
 
-def _download(file: CardFile, partial: Path, start: int, fetch: Fetch) -> None:
-    size = start
-    blocks = fetch(file.url, start)
+def _download(file: CardFile, partial: Path, fetch: Fetch) -> None:
+    # Only a pull on one machine needs it.
+    import fcntl
+
     with partial.open("ab") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Permanent(f"Another imageclust fetches {file.file} just now.") from None
+        start = size = stream.seek(0, os.SEEK_END)
+        blocks = fetch(file.url, start)
         while True:
             try:
                 block = next(blocks, None)
