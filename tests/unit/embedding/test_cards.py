@@ -163,3 +163,15 @@ def test_what_default_means_is_a_way_that_exists() -> None:
     assert ModelCard.from_json(published(preprocess="resize")).preprocess == "resize"
     with pytest.raises(InvalidInput, match="must be one of squeeze, center_crop"):
         ModelCard.from_json(published(preprocess="zoom"))
+
+
+def test_a_label_file_may_have_its_digest_and_address() -> None:
+    labels = {"file": "classes.txt", "sha256": "ef" * 32, "url": "https://a.b/c", "bytes": 9}
+    card = ModelCard.from_json(published(labels=labels))
+    assert card.labels == "classes.txt"
+    assert [file.file for file in card.files] == ["net.onnx", "classes.txt"]
+    assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
+    with pytest.raises(InvalidInput, match="64 hexadecimal"):
+        ModelCard.from_json(published(labels={"file": "classes.txt"} | {"sha256": ""}))
+    with pytest.raises(InvalidInput, match="bare file name"):
+        ModelCard.from_json(published(labels={**labels, "file": "../classes.txt"}))

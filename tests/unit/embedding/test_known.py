@@ -29,11 +29,14 @@ def test_every_file_states_address_revision_digest_and_size(card: ModelCard) -> 
     assert ModelCard.from_json(card.to_json()) == card
     for file in card.files:
         # Pinned: a branch that moves would only ever fail the digest.
-        assert re.fullmatch(
-            r"https://huggingface\.co/[^/]+/[^/]+/resolve/[0-9a-f]{40}/.+", file.url
+        assert re.match(
+            r"https://(huggingface\.co/[^/]+/[^/]+/resolve|raw\.githubusercontent\.com/[^/]+/[^/]+)"
+            r"/[0-9a-f]{40}/.",
+            file.url,
         )
         assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
-        assert file.size_bytes > 1_000_000
+        assert file.size_bytes > 10_000
+    assert (card.labels_file is None) == (card.logits is None)
 
 
 def photo(rows: int, columns: int) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Pulling a model: resumed, checked, and plain words when there is no network."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from imageclust.embedding import ModelCard, ModelRegistry, pull
+from imageclust.embedding import CardFile, ModelCard, ModelRegistry, pull
 from imageclust.embedding.pull import https_fetch
 from imageclust.errors import CorruptData, InvalidInput, Permanent, StoreUnavailable, UnknownModel
 
@@ -114,6 +115,31 @@ def test_two_pulls_at_once_do_not_write_into_each_other(
 
     pull("tiny", registry=registry, fetch=meanwhile, known=(card,))
     assert registry.path("tiny").read_bytes() == data
+
+
+def test_a_classifier_comes_with_its_labels(known: tuple[ModelCard, bytes], tmp_path: Path) -> None:
+    card, data = known
+    names = b"red\nblue\n"
+    url = "https://labels.example.org/classes.txt"
+    labels = CardFile("classes.txt", hashlib.sha256(names).hexdigest(), url, len(names))
+    registry, said = ModelRegistry(tmp_path / "models"), list[str]()
+    # As it was fetched before its labels were known.
+    pull("tiny", registry=registry, fetch=Publisher(data).fetch, known=(card,))
+    assert registry.labels_path("tiny") is None
+
+    pull(
+        "tiny",
+        registry=registry,
+        fetch=lambda found, start: iter([{url: names}[found][start:]]),
+        say=said.append,
+        known=(replace(card, labels="classes.txt", labels_file=labels),),
+    )
+    assert url in said[0]
+    path = registry.labels_path("tiny")
+    assert path is not None
+    assert path.read_bytes() == names
+    # What was installed by pull can be given on, digests checked.
+    assert ModelRegistry(tmp_path / "other").add(registry.path("tiny")).labels_file == labels
 
 
 def test_only_https_is_fetched() -> None:

@@ -151,6 +151,20 @@ def test_a_broken_label_file_says_what_is_wrong(tmp_path, text, message):
         LabelSet.from_file(path)
 
 
+def test_a_text_file_has_a_class_a_line(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("tench\ngoldfish\ngreat white shark\n")
+    labels = LabelSet.from_file(path)
+    assert labels.names == ("Tench", "Goldfish", "Great White Shark")
+    assert labels.parents == ((), (), ())
+    path.write_text("")
+    with pytest.raises(InvalidInput, match="list of classes"):
+        LabelSet.from_file(path)
+    path.write_text("tench\n\ngoldfish")
+    with pytest.raises(InvalidInput, match="class 1 of the label file has no name"):
+        LabelSet.from_file(path)
+
+
 def test_an_absent_label_file_is_named(tmp_path):
     with pytest.raises(InvalidInput, match=r"gone\.json cannot be read"):
         LabelSet.from_file(tmp_path / "gone.json")

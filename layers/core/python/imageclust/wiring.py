@@ -310,7 +310,7 @@ def _fetch_models(store: ObjectStore, bucket: str, folder: Path, name: str) -> N
     for item in store.list(bucket, keys.MODELS_PREFIX):
         file = item.uri.rpartition("/")[2]
         target = folder / file
-        wanted = file.endswith(".json") or name == "auto" or file == f"{name}.onnx"
+        wanted = file.endswith((".json", ".txt")) or name == "auto" or file == f"{name}.onnx"
         text = file.endswith((TEXT_SUFFIX, TOKENIZER_SUFFIX))
         if wanted and not text and not (target.exists() and target.stat().st_size == item.size):
             partial = target.with_name(f".{file}.part")

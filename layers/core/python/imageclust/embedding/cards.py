@@ -125,7 +125,8 @@ class ModelCard:
     is the publisher's address of this very file (digest ``sha256``) or empty; ``session_config``
     are onnxruntime session entries that the publisher advises. ``preprocess`` is the way from a
     picture to a square that ``default`` means for this model, empty for the usual one. ``text`` is
-    the other tower of a model of pictures and text.
+    the other tower of a model of pictures and text. ``labels_file`` is the label file with its
+    digest, where the publisher of the labels is known.
     """
 
     name: str
@@ -147,12 +148,14 @@ class ModelCard:
     session_config: tuple[tuple[str, str], ...] = ()
     preprocess: str = ""
     text: TextTower | None = None
+    labels_file: CardFile | None = None
 
     @property
     def files(self) -> tuple[CardFile, ...]:
-        """Every file of the model that has a digest: pictures, then text and its tokenizer."""
+        """Every file of the model that has a digest: pictures, text and its tokenizer, labels."""
         image = CardFile(self.file, self.sha256, self.url, self.size_bytes)
-        return (image, self.text.weights, self.text.tokenizer) if self.text else (image,)
+        text = (self.text.weights, self.text.tokenizer) if self.text else ()
+        return (image, *text, *((self.labels_file,) if self.labels_file else ()))
 
     @property
     def size(self) -> int:
@@ -174,9 +177,7 @@ class ModelCard:
         name = file.removesuffix(".onnx").lower()
         if not _NAME.fullmatch(name):
             raise InvalidInput(f"{where}: a model name has only letters, digits, '.', '_' and '-'.")
-        labels = _text(card, "labels", default="")
-        if labels and not _FILE.fullmatch(labels):
-            raise InvalidInput(f"{where}: 'labels' must be a bare file name, not {labels!r}.")
+        labels, labels_file = _parse_labels(card, where)
         entry = _mapping(card.get("input"), f"{where}: 'input'")
         layout, size = _parse_layout(entry, where)
         colour = _text(entry, "colour")
@@ -204,6 +205,7 @@ class ModelCard:
             features=features,
             logits=_parse_output(outputs, "logits", where) if outputs.get("logits") else None,
             labels=labels,
+            labels_file=labels_file,
             source=_parse_source(card.get("source", []), where),
             url=_parse_url(_text(card, "url", default=""), where),
             size_bytes=_whole(card.get("bytes", 0), "bytes", where),
@@ -254,7 +256,7 @@ class ModelCard:
             "file": self.file,
             "bytes": self.size_bytes,
             "sha256": self.sha256,
-            "labels": self.labels,
+            "labels": _file_json(self.labels_file) if self.labels_file else self.labels,
             "trained_on": self.trained_on,
             "preprocess": self.preprocess,
             **text,
@@ -418,6 +420,15 @@ def _parse_digest(card: Mapping[str, Any], where: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise InvalidInput(f"{where}: 'sha256' must be 64 hexadecimal digits.")
     return sha256
+
+
+def _parse_labels(card: Mapping[str, Any], where: str) -> tuple[str, CardFile | None]:
+    value = card.get("labels", "")
+    digested = isinstance(value, Mapping)
+    name = _text(value, "file") if digested else _text(card, "labels", default="")
+    if name and not _FILE.fullmatch(name):
+        raise InvalidInput(f"{where}: 'labels' must be a bare file name, not {name!r}.")
+    return name, _parse_file(value, name, f"{where}: 'labels'") if digested else None
 
 
 def _parse_preprocess(card: Mapping[str, Any], where: str) -> str:

@@ -19,6 +19,14 @@ _IMAGENET = Scaling(factor=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.22
 #: Name of the built-in descriptor wherever an embedder is named.
 BUILTIN = "builtin"
 
+_CLASSES = CardFile(
+    "imagenet1k_classes.txt",
+    "1f386e0d1cb6e28b9c2dac651c3dea6801e98ad1b41a14ce6bb1a093d72069f5",
+    "https://raw.githubusercontent.com/pytorch/hub/"
+    "a6fc887fbbbda0dd37c440bf8a145f1da6707d6b/imagenet_classes.txt",
+    10_472,
+)
+
 _RESNET50_REVISION = "1f95315d8bd3b3ca2ceabe54d274e0cdf5a83bbe"
 _RESNET50_SHA256 = "3f03fdef724b22947eed826f1eef1dc5c34151bb4c37d634f1db89dfa2dd1526"
 _RESNET50 = ModelCard(
@@ -50,6 +58,8 @@ _RESNET50 = ModelCard(
         f"{_RESNET50_REVISION}/resnet50-v1-12.onnx"
     ),
     trained_on="ILSVRC-2012 (ImageNet)",
+    labels=_CLASSES.file,
+    labels_file=_CLASSES,
 )
 
 _MOBILENETV2_REVISION = "23a2a25eaaa6fcd61865414c8a1acf13dda66b7a"
@@ -81,6 +91,8 @@ _MOBILENETV2 = ModelCard(
         f"{_MOBILENETV2_REVISION}/mobilenetv2-12.onnx"
     ),
     trained_on="ILSVRC-2012 (ImageNet)",
+    labels=_CLASSES.file,
+    labels_file=_CLASSES,
 )
 
 _CLIP_REVISION = "d15189d7028b43f1d3e65039190477f6af591c2a"

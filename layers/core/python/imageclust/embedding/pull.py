@@ -85,11 +85,10 @@ def _announced(card: ModelCard, missing: list[CardFile], folder: Path) -> str:
     """What is about to be fetched, in one line."""
     size = sum(file.size_bytes for file in missing)
     came = sum(_size(_partial(folder, file)) for file in missing)
-    # The files of a model lie in one repository; one address tells where.
     where = missing[0].url if missing else card.url
     count = f" in {len(missing)} files" if len(missing) > 1 else ""
     again = f", resumed at {came / 1e6:.1f} MB" if came else ""
-    others = f" and {len(missing) - 1} more there" if len(missing) > 1 else ""
+    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     return f"{card.name}: {size / 1e6:.1f} MB{count} from {where}{others} ({card.licence}){again}"
 
 

@@ -142,7 +142,7 @@ class ModelRegistry:
             if not labels.is_file():
                 raise InvalidInput(f"The card names the label file {card.labels}, missing there.")
             self._check_labels(labels)
-            files.append(labels)
+            files += [labels] if labels not in files else []
         # The card goes last: a model without a card is not listed, so a kill leaves no half model.
         for given in files:
             self._install(given, given.name)

@@ -69,13 +69,15 @@ class LabelSet:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a JSON list of classes in the order of the logits.
+        """Read a JSON list of classes in the order of the logits, or a ``.txt`` of a name a line.
 
         Each entry has ``name`` and either ``parents`` (taken as they are, nearest first) or
         ``hypernyms`` (WordNet's; only those in plain use are kept). Raises InvalidInput.
         """
         try:
-            entries = json.loads(Path(path).read_text("utf-8"))
+            text = Path(path).read_text("utf-8")
+            plain = Path(path).suffix == ".txt"
+            entries = [{"name": x} for x in text.splitlines()] if plain else json.loads(text)
         except OSError as error:
             raise InvalidInput(f"the label file {path} cannot be read: {error.strerror}") from error
         except ValueError as error:
