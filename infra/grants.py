@@ -118,9 +118,9 @@ def grant_labelling(role: iam.Role) -> None:
     allow(
         role,
         "DetectLabels",
-        actions=["rekognition:DetectLabels"],
+        actions=["rekognition:DetectLabels", "rekognition:DetectModerationLabels"],
         resources=["*"],
-        reason="DetectLabels has no resources to name",
+        reason="these calls have no resources to name; moderation only where a run asks for it",
     )
 
 

@@ -75,6 +75,9 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--embedder", metavar="KEY", help="see 'imageclust models list'")
     run.add_argument("--preprocess", metavar="NAME", help="center_crop, resize, letterbox, …")
     run.add_argument("--labels", choices=["full", "exemplars", "off"], help="which images to label")
+    run.add_argument("--label-min-confidence", type=float, metavar="C",
+                     help="leave out labels below it, 0 to 100")  # fmt: skip
+    run.add_argument("--max-labels", type=int, metavar="N", help="at most so many labels an image")
     run.add_argument("--label-weight", type=float, metavar="W",
                      help="say of the labels beside the vectors, 0 (none) to 1")  # fmt: skip
     run.add_argument("--duplicates", choices=["exact", "confirmed"],
@@ -95,8 +98,9 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 _CONFIGURED = (
-    "embedder", "preprocess", "labels", "label_weight", "duplicates", "method", "min_size",
-    "max_size", "clusters", "target_size", "mode", "outliers", "sample", "seed",
+    "embedder", "preprocess", "labels", "label_min_confidence", "max_labels", "label_weight",
+    "duplicates", "method", "min_size", "max_size", "clusters", "target_size", "mode", "outliers",
+    "sample", "seed",
 )  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
         thumbnails = out / "thumbnails"
         thumbnails.mkdir(parents=True, exist_ok=True)
         wanted = set()
-        for image_id in _image_ids(services, record):
+        for image_id in _shown_ids(services, record):
             name = f"{image_id}.webp"
             wanted.add(name)
             uri = keys.join_uri(bucket, keys.thumbnail_key(image_id))
@@ -176,13 +176,16 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
         ) from error
 
 
-def _image_ids(services: Services, record: JSON) -> Iterator[str]:
+def _shown_ids(services: Services, record: JSON) -> Iterator[str]:
+    """The images that moderation does not keep back."""
     uri = keys.join_uri(
         services.settings.data_bucket, keys.export_key(record["run_id"], "images.jsonl")
     )
     with services.store.path(uri).open("rb") as lines:
         for line in lines:
-            yield json.loads(line)["image_id"]
+            row = json.loads(line)
+            if not row.get("flagged"):
+                yield row["image_id"]
 
 
 def _place(source: Path, target: Path) -> None:

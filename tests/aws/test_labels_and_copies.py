@@ -1,5 +1,6 @@
 """Exemplars through Rekognition and confirmed copies, on the AWS adapters."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import boto3
 import cv2
+import numpy as np
 import pytest
 from imageclust import keys, wiring
-from imageclust.models import RunConfig
+from imageclust.models import RunConfig, parse_json_lines
 from imageclust.settings import Settings
+from imageclust.steps import browse
 from imageclust.steps.ingest import ensure_collection
 from imageclust.steps.start_run import start_run
 from imageclust.wiring import Services
@@ -106,3 +109,47 @@ def test_exemplars_ask_rekognition_for_a_few_and_a_copy_follows(
     assert file is not None
     assert file["duplicate_of"] == "large.jpg"
     assert services.store.size(f"s3://data/exports/{item['run_id']}/similar.csv")
+
+
+def test_flagged_pictures_are_marked_and_held_back(
+    services: Services,
+    rekognition: FakeRekognition,
+    tmp_path: Path,
+    make_photos: Callable[..., Path],
+) -> None:
+    photos = make_photos(families=2, each=5)
+    for number in range(2):
+        magenta = np.full((120, 160, 3), (250, 0, 240 + 10 * number), np.uint8)
+        (photos / f"magenta {number}.jpg").write_bytes(jpeg(magenta))
+    rekognition.unfit = lambda shown: shown.mean() > 150 and shown[..., 1].mean() < 20
+    files = sorted(photos.rglob("*.jpg"))
+    unfit = [path.read_bytes() for path in files if path.name.startswith("magenta")]
+    for path in files:
+        key = f"holiday/{path.relative_to(photos)}"
+        boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
+    asked = {"moderation": "on", "image_properties": "on", "labels": "full", "max_labels": 2}
+    item = run(services, tmp_path, asked)
+    flagged = {hashlib.sha256(data).hexdigest() for data in unfit}
+
+    assert item["labels"]["flagged"] == 2
+    assert item["counts"]["seen"] == item["counts"]["clustered"] == 12
+    exports = f"s3://data/exports/{item['run_id']}/"
+    rows = parse_json_lines(services.store.read(exports + "images.jsonl"))
+    assert {row["image_id"] for row in rows if row.get("flagged") == ["Weapons"]} == flagged
+    assert all(row["properties"]["Quality"]["Sharpness"] for row in rows)
+    assert all(len(row["labels"]) <= 2 for row in rows)
+    page = services.store.read(exports + "index.html").decode()
+    assert all(row["image_id"] in page for row in rows if row["image_id"] not in flagged)
+    assert not any(image_id in page for image_id in flagged)
+    assert "2 files not shown here" in page
+    clusters = services.table.query(keys.run_pk(item["run_id"]), prefix="cluster#").items
+    # One cluster is of flagged pictures alone: it has a size and a name, and shows nothing.
+    assert sorted(bool(cluster["exemplars"]) for cluster in clusters) == [False, True]
+    assert not any(flagged & set(cluster["exemplars"]) for cluster in clusters)
+    assert sum(cluster["size"] for cluster in clusters) == 12
+    for image_id in flagged:
+        shown = browse.get_image(services, image_id)
+        assert shown.flagged == ["Weapons"]
+        assert shown.properties is not None
+    shard = item["cost"]["stages"]["labels"]["units"]
+    assert shard["rekognition_moderation"] == shard["rekognition_properties"] == 12

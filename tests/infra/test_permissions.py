@@ -19,6 +19,7 @@ _NO_RESOURCES = {
     "bedrock:ListModelInvocationJobs",
     "ecr:GetAuthorizationToken",
     "rekognition:DetectLabels",
+    "rekognition:DetectModerationLabels",
 }
 _NO_RESOURCES_PREFIXES = ("xray:", "logs:")
 # It could name a job, but only by an id that does not exist yet.

@@ -1,4 +1,4 @@
-"""Rekognition's DetectLabels: labels by colour and brightness, real limits, throttling."""
+"""Rekognition: labels by colour and brightness, moderation on request, real limits, throttling."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ class FakeRekognition:
     Args:
         throttle_share: share of requests, evenly spread, that are throttled.
         refuse: pictures ``(h, w, 3)`` BGR for which it says InvalidImageFormatException.
+        unfit: pictures that moderation flags.
 
     ``calls`` counts requests, ``throttled`` those among them that were throttled.
     """
@@ -30,9 +31,11 @@ class FakeRekognition:
         *,
         throttle_share: float = 0.0,
         refuse: Callable[[NDArray[np.uint8]], bool] = lambda picture: False,
+        unfit: Callable[[NDArray[np.uint8]], bool] = lambda picture: False,
     ) -> None:
         self.throttle_share = throttle_share
         self.refuse = refuse
+        self.unfit = unfit
         self.denied = False
         self.calls = 0
         self.throttled = 0
@@ -41,11 +44,35 @@ class FakeRekognition:
 
     @contextmanager
     def serve(self) -> Iterator["FakeRekognition"]:
-        """Answer DetectLabels while moto is on."""
-        with served(RekognitionResponse, "rekognition", {"DetectLabels": self._detect}):
+        """Answer both operations while moto is on."""
+        operations = {"DetectLabels": self._detect, "DetectModerationLabels": self._flag}
+        with served(RekognitionResponse, "rekognition", operations):
             yield self
 
     def _detect(self, request: dict[str, Any]) -> dict[str, Any]:
+        picture = self._picture(request)
+        labels = [
+            label
+            for label in _labels(picture)
+            if label["Confidence"] >= request.get("MinConfidence", 55)
+        ]
+        answer = {
+            "Labels": labels[: request.get("MaxLabels", 1000)],
+            "LabelModelVersion": MODEL_VERSION,
+        }
+        if "IMAGE_PROPERTIES" in request.get("Features", ()):
+            quality = {"Brightness": float(picture.mean()) / 2.55, "Sharpness": 50.0}
+            answer["ImageProperties"] = {"Quality": {**quality, "Contrast": 50.0}}
+        return answer
+
+    def _flag(self, request: dict[str, Any]) -> dict[str, Any]:
+        flag = {"Name": "Weapons", "ParentName": "Violence", "Confidence": 91.0, "TaxonomyLevel": 2}
+        unfit = self.unfit(self._picture(request))
+        flags = [flag] if unfit and flag["Confidence"] >= request.get("MinConfidence", 50) else []
+        return {"ModerationLabels": flags, "ModerationModelVersion": "7.0"}
+
+    def _picture(self, request: dict[str, Any]) -> NDArray[np.uint8]:
+        """The picture of a request that is neither throttled nor refused."""
         self.calls += 1
         if self.denied:
             raise AwsError("AccessDeniedException", "not authorized: rekognition:DetectLabels")
@@ -66,15 +93,7 @@ class FakeRekognition:
         self.sizes.append((columns, rows))
         if min(rows, columns) < 80 or max(rows, columns) > 10_000:
             raise AwsError("InvalidParameterException", "Request has invalid image size")
-        labels = [
-            label
-            for label in _labels(picture)
-            if label["Confidence"] >= request.get("MinConfidence", 55)
-        ]
-        return {
-            "Labels": labels[: request.get("MaxLabels", 1000)],
-            "LabelModelVersion": MODEL_VERSION,
-        }
+        return picture
 
 
 def _labels(picture: NDArray[np.uint8]) -> list[dict[str, Any]]:

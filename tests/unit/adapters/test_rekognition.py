@@ -193,3 +193,40 @@ def test_what_is_no_picture() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     with pytest.raises(InvalidInput, match="500 bytes"):
         jpeg_within(noise, min_side=80, max_side=4096, max_bytes=500)
+
+
+def test_properties_and_moderation_are_asked_for_on_request(
+    clients: Clients, service: FakeRekognition
+) -> None:
+    service.unfit = lambda picture: picture.mean() > 128
+    clock = Clock()
+    pace = Pace(50, clock=clock, sleep=clock.sleep)
+    labeler = RekognitionLabeler(clients, pace=pace, properties=True, moderation=True)
+    clients.meter.take()
+    bright, dark = np.full((90, 90, 3), 250, np.uint8), np.full((90, 90, 3), 5, np.uint8)
+    shown, hidden = labeler.label([dark, bright])
+    assert (shown.moderation, [flag.name for flag in hidden.moderation]) == ((), ["Weapons"])
+    assert hidden.moderation[0].parents == ("Violence",)
+    assert shown.properties["Quality"]["Brightness"] < hidden.properties["Quality"]["Brightness"]
+    assert service.calls == 4
+    assert clients.meter.take() == {
+        "rekognition_image": 2, "rekognition_properties": 2, "rekognition_moderation": 2,
+    }  # fmt: skip
+    plain = RekognitionLabeler(clients, pace=pace)
+    assert plain.label([bright])[0].properties == {}
+    assert len({labeler.key, plain.key, RekognitionLabeler(clients, moderation=True).key}) == 3
+
+
+def test_an_image_whose_moderation_stays_throttled_is_asked_again(
+    clients: Clients, service: FakeRekognition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    pace = Pace(50, clock=clock, sleep=clock.sleep)
+    labeler = RekognitionLabeler(clients, pace=pace, moderation=True)
+
+    def busy(_: bytes) -> None:
+        raise Throttled("slow down")
+
+    monkeypatch.setattr(labeler, "_flag", busy)
+    with pytest.raises(Throttled):
+        labeler.label(pictures(2))

@@ -44,13 +44,18 @@ class RunConfig:
     ``auto`` for embedder, labeler and describer means the best one that is installed. ``sample``
     is the share of distinct images used, in (0, 1]. ``describer`` may name several, separated by
     commas: the answers of all are kept and the first one's names are shown, with the phrases and
-    descriptions of ``descriptions_by`` where that is set.
+    descriptions of ``descriptions_by`` where that is set. ``label_min_confidence`` (0 to 100) and
+    ``max_labels`` an image are the labeler's own where they are None.
     """
 
     embedder: str = "auto"
     preprocess: str = "default"
     labels: Literal["full", "exemplars", "off"] = "full"
     labeler: str = "auto"
+    label_min_confidence: float | None = None
+    max_labels: int | None = None
+    image_properties: Literal["off", "on"] = "off"
+    moderation: Literal["off", "on"] = "off"
     label_weight: float | None = None
     method: Method = "auto"
     mode: Mode = "fast"
@@ -68,7 +73,10 @@ class RunConfig:
     max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("clusters", 1), ("target_size", 1), ("min_size", 1), ("max_size", 1)):
+        for name, least in (
+            ("clusters", 1), ("target_size", 1), ("min_size", 1), ("max_size", 1),
+            ("max_labels", 1),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InvalidInput(f"{name} must be at least {least}, not {value}")
@@ -81,6 +89,15 @@ class RunConfig:
             raise InvalidInput(f"sample must be above 0 and at most 1, not {self.sample}")
         if self.label_weight is not None and not 0 <= self.label_weight <= 1:
             raise InvalidInput(f"label_weight must lie between 0 and 1, not {self.label_weight}")
+        floor = self.label_min_confidence
+        if floor is not None and not 0 <= floor <= 100:
+            raise InvalidInput(f"label_min_confidence must lie between 0 and 100, not {floor}")
+        if self.moderation == "on" and self.labels != "full":
+            raise InvalidInput(
+                f"moderation looks at every image: it needs labels 'full', not '{self.labels}'"
+            )
+        if self.image_properties == "on" and self.labels == "off":
+            raise InvalidInput("image_properties come with labels: labels must not be 'off'")
         if self.max_cost_usd is not None and self.max_cost_usd < 0:
             raise InvalidInput(f"max_cost_usd must not be negative, not {self.max_cost_usd}")
         describers = self.describers

@@ -160,9 +160,15 @@ class VectorIndex(Protocol):
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labeler's answer for one image: labels, or why there are none."""
+    """The labeler's answer for one image: labels, or why there are none.
+
+    ``moderation`` says what it shows that not everyone should see, ``properties`` the colours and
+    the quality as the service measures them; both only where they were asked for.
+    """
 
     labels: tuple[Label, ...] = ()
+    moderation: tuple[Label, ...] = ()
+    properties: JSON = field(default_factory=dict)
     model_version: str = ""
     error: str = ""
 

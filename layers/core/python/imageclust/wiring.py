@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.errors import InvalidInput, RejectedImage, UnknownModel
+from imageclust.labels.request import LabelRequest
 from imageclust.ports import (
     BatchDescriber,
     Describer,
@@ -207,13 +208,7 @@ def aws_services(settings: Settings) -> Services:
         device=settings.device,
         fetch=lambda name: _fetch_models(store, settings.data_bucket, folder, name),
     )
-    rekognition = RekognitionLabeler(
-        clients,
-        min_confidence=settings.rekognition_min_confidence,
-        max_labels=settings.rekognition_max_labels,
-        # So many functions label at once; together they stay within the account's rate.
-        per_second=settings.rekognition_per_second / settings.label_concurrency,
-    )
+    rekognition: dict[str, Labeler] = {}
 
     def open_embedder(name: str, preprocess: str) -> "Embedder":
         if name.startswith("amazon."):
@@ -223,11 +218,26 @@ def aws_services(settings: Settings) -> Services:
     def resolve_embedder(name: str) -> str:
         return name if name.startswith("amazon.") else models.embedder_name(name)
 
-    def open_labeler(name: str) -> Labeler | None:
-        return rekognition if name in ("auto", "rekognition") else models.labeler(name)
+    def open_labeler(asked: str) -> Labeler | None:
+        request = LabelRequest.parse(asked)
+        if request.labeler not in ("auto", "rekognition"):
+            return models.labeler(asked)
+        if asked not in rekognition:
+            floor, most = request.min_confidence, request.max_labels
+            rekognition[asked] = RekognitionLabeler(
+                clients,
+                min_confidence=settings.rekognition_min_confidence if floor is None else floor,
+                max_labels=most or settings.rekognition_max_labels,
+                properties=request.properties,
+                moderation=request.moderation,
+                # So many functions label at once; together they stay within the account's rate.
+                per_second=settings.rekognition_per_second / settings.label_concurrency,
+            )
+        return rekognition[asked]
 
     def open_joint(embedder: str, preprocess: str, labeler: str) -> JointModel | None:
-        if embedder.startswith("amazon.") or labeler in ("auto", "rekognition"):
+        by_rekognition = LabelRequest.parse(labeler).labeler in ("auto", "rekognition")
+        if embedder.startswith("amazon.") or by_rekognition:
             return None
         return models.joint(embedder, preprocess, labeler)
 
@@ -368,20 +378,36 @@ class _Models:
                 self._texts[name] = open_text(name, registry=self._registry)
             return self._texts[name]
 
-    def labeler(self, name: str) -> Labeler | None:
+    def labeler(self, asked: str) -> Labeler | None:
         from imageclust.adapters.local.onnx_labeler import OnnxLabeler
+        from imageclust.labels.classify import MAX_LABELS, MIN_CONFIDENCE
 
-        chosen = self.labeler_name(name)
+        request = LabelRequest.parse(asked)
+        for wanted, name in (
+            (request.moderation, "moderation"),
+            (request.properties, "image_properties"),
+        ):
+            if wanted:
+                raise InvalidInput(
+                    f"{name} needs Rekognition, on AWS: leave it off, or use labeler 'rekognition'"
+                )
+        chosen = self.labeler_name(request.labeler)
         if chosen == "auto":
             return None
         model = self._model(chosen, "default")
         with self._lock:
-            if chosen not in self._labelers:
+            if asked not in self._labelers:
                 labels = self._registry.labels_path(chosen)
                 if labels is None:
                     raise InvalidInput(f"The model {chosen} has no classes to label with.")
-                self._labelers[chosen] = OnnxLabeler(model, labels)
-            return self._labelers[chosen]
+                floor = request.min_confidence
+                self._labelers[asked] = OnnxLabeler(
+                    model,
+                    labels,
+                    min_confidence=MIN_CONFIDENCE if floor is None else floor,
+                    max_labels=request.max_labels or MAX_LABELS,
+                )
+            return self._labelers[asked]
 
     def embedder_name(self, name: str) -> str:
         """The embedder that ``name`` stands for now."""

@@ -7,7 +7,8 @@ still too dear and the step makes it cheaper:
 2. names by a model (batch or on demand) become the deterministic describer's;
 3. labels of exemplars become no labels.
 
-A run that is still too dear is refused with its lowest cost.
+Moderation is never given up, so the labels of a run with moderation stay as they are. A run that is
+still too dear is refused with its lowest cost.
 """
 
 from dataclasses import replace
@@ -23,7 +24,7 @@ _STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
         "clusters are named without a language model",
         {"describer": "deterministic", "descriptions_by": None},
     ),
-    ("no labels are given", {"labels": "off"}),
+    ("no labels are given", {"labels": "off", "image_properties": "off"}),
 )
 
 
@@ -52,8 +53,8 @@ def within_budget(
     for what, change in _STEPS:
         if lowest <= cap:
             break
-        if chosen.labels == "off" and "labels" in change:
-            continue
+        if "labels" in change and (chosen.labels == "off" or chosen.moderation == "on"):
+            continue  # a run that was asked to hold pictures back looks at all of them
         cheaper = replace(chosen, **change)
         usd = cost(cheaper).usd
         if usd < lowest:

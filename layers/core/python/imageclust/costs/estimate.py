@@ -266,7 +266,13 @@ class _Count:
         if self.config.labels == "off":
             return "labels", "off", {}
         if self.config.labeler in ("auto", "rekognition"):
-            return "labels", f"{label:,} images, Rekognition", {"rekognition_image": label}
+            units = {"rekognition_image": label}
+            more = ""
+            if self.config.image_properties == "on":
+                units["rekognition_properties"], more = label, " with properties"
+            if self.config.moderation == "on":
+                units["rekognition_moderation"], more = label, f"{more} and moderation"
+            return "labels", f"{label:,} images, Rekognition{more}", dict(units)
         seconds = label * LAMBDA_GB * EMBED_SECONDS
         return "labels", f"{label:,} images, ONNX on Lambda", {"lambda_gb_second": seconds}
 

@@ -8,6 +8,8 @@ from imageclust.models import JSON
 
 _STAGE_OF_FIGURE = {
     "rekognition_image": "labels",
+    "rekognition_properties": "labels",
+    "rekognition_moderation": "labels",
     "titan_embed_image": "embedding",
     "nova_embed_image": "embedding",
     "gpu_second": "embedding",

@@ -37,3 +37,7 @@ class Export:
     labels: dict[str, tuple[Label, ...]]
     places: dict[str, JSON]
     search_labels: NDArray[np.int32] | None = None
+
+    def flagged(self, image_id: str) -> bool:
+        """Whether moderation keeps the image out of what may be public."""
+        return bool(self.places.get(image_id, {}).get("flagged"))

@@ -124,14 +124,17 @@ class SearchTable:
 
 def render_gallery(export: Export) -> bytes:
     """One HTML page (UTF-8). File names and labels are escaped, and no script can run in it."""
+    outcomes = [o for o in export.outcomes if not export.flagged(o.image_id)]
     by_status: dict[str, list[Outcome]] = {}
-    for outcome in export.outcomes:
+    for outcome in outcomes:
         by_status.setdefault(outcome.status, []).append(outcome)
+    held_back = len(export.outcomes) - len(outcomes)
     cards = _cards(export, by_status.get("clustered", []))
     outliers = sorted(by_status.get("outlier", []), key=lambda outcome: outcome.rank or 0)
     rejected = sorted(by_status.get("rejected", []), key=lambda outcome: outcome.path)
     text = _templates().get_template("index.html.j2").render(
         record=export.record,
+        held_back=held_back,
         counts=export.record["counts"],
         cards=cards[:MOST_CLUSTERS],
         listed=Listing(tuple(cards[MOST_CLUSTERS : MOST_CLUSTERS + MOST_LISTED]),
@@ -146,7 +149,7 @@ def render_gallery(export: Export) -> bytes:
         misplaced=_misplaced(export, cards, by_status.get("clustered", [])),
         outliers=Listing(tuple(outliers[:MOST_OTHERS]), len(outliers)),
         duplicates=_duplicates(
-            by_status.get("duplicate", []), {o.path: o.image_id for o in export.outcomes}
+            by_status.get("duplicate", []), {o.path: o.image_id for o in outcomes}
         ),
         similar=(export.record.get("duplicates") or {}).get("policy") == "confirmed",
         rejected=Listing(tuple(rejected[:MOST_OTHERS]), len(rejected)),
@@ -247,7 +250,7 @@ def _hue(number: int) -> int:
 def _map(export: Export, cards: list[ClusterCard]) -> Map | None:
     paths: dict[str, str] = {}
     for outcome in export.outcomes:
-        if outcome.status in ("clustered", "outlier"):
+        if outcome.status in ("clustered", "outlier") and not export.flagged(outcome.image_id):
             paths[outcome.image_id] = outcome.path
     pictures = []
     for image_id in export.image_ids:

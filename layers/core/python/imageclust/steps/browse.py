@@ -115,7 +115,10 @@ class ClusterView:
 
 @dataclass(frozen=True)
 class MemberView:
-    """An image of a cluster; rank 0 is the most typical one."""
+    """An image of a cluster; rank 0 is the most typical one.
+
+    ``flagged`` names what moderation found in it; such an image should not be shown to all.
+    """
 
     image_id: str
     path: str
@@ -123,6 +126,7 @@ class MemberView:
     margin: float | None
     status: str
     thumbnail: str
+    flagged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ class ImageView:
     height: int | None
     format: str | None
     labels: list[Any]
+    flagged: list[str]
+    properties: JSON | None
     facts: Any
     thumbnail: str
     places: list[PlaceView]
@@ -273,6 +279,8 @@ def get_image(services: Services, image_id: str) -> ImageView:
         height=item.get("height"),
         format=item.get("format"),
         labels=list(item.get("labels") or ()),
+        flagged=list(item.get("flagged") or ()),
+        properties=item.get("properties"),
         facts=item.get("facts"),
         thumbnail=_thumbnail(services, image_id),
         places=[_place_view(place, place["sk"].removeprefix(prefix)) for place in page.items],
@@ -383,6 +391,7 @@ def _member_view(services: Services, item: JSON) -> MemberView:
         margin=item.get("margin"),
         status=item.get("status", "clustered"),
         thumbnail=_thumbnail(services, item["image_id"]),
+        flagged=list(item.get("flagged") or ()),
     )
 
 

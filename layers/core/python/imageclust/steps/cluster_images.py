@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from imageclust import keys
@@ -27,14 +28,14 @@ from imageclust.steps.exemplar_labels import (
     label_chosen,
     spread_over,
 )
-from imageclust.steps.gather import Gathered, gather, read_files, read_labels
+from imageclust.steps.gather import Gathered, gather, read_answers, read_files
 from imageclust.steps.plan_run import clustering_config
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ENGINE = 5  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 6  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
         chosen = choose_exemplars(services, voters, plan["embedder"], seed=config.seed)
         asked = chosen.image_ids
         labeler = label_chosen(services, chosen, model=plan["label"]["model"])
-    labels = read_labels(services, asked, labeler)
+    answers = read_answers(services, asked, labeler)
+    labels = answers.labels
     weight = _label_weight(config)
     clustering = clustering_config(config)
     digest = digest_of(
@@ -97,6 +99,7 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
             "labels": config.labels,
             "labeler": labeler,
             "labelled": sorted(labels),
+            "flagged": sorted(answers.flagged),
             "label_weight": weight if labels else 0,
             "images": gathered.image_ids,
             "rejected": sorted(gathered.rejected.items()),
@@ -112,7 +115,12 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
 
         spread = None if chosen is None else spread_over(gathered, chosen, labels)
         found = _Found(
-            gathered, voters, copies, labels if spread is None else spread.labels, spread
+            gathered,
+            voters,
+            copies,
+            labels if spread is None else spread.labels,
+            spread,
+            frozenset(answers.flagged),
         )
         result = cluster_vectors(_fused(found, weight=weight, seed=config.seed), config=clustering)
         documents = _documents(services, found, result)
@@ -156,13 +164,17 @@ def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> st
 
 @dataclass(frozen=True)
 class _Found:
-    """All images, those of them that vote, and what is known of them before they are clustered."""
+    """All images, those of them that vote, and what is known of them before they are clustered.
+
+    ``flagged`` images are clustered like all others, but stand for no cluster and name none.
+    """
 
     gathered: Gathered
     voters: Gathered
     copies: Copies
     labels: dict[str, tuple[Label, ...]]
     spread: Spread | None
+    flagged: frozenset[str]
 
 
 def _fused(found: _Found, *, weight: float, seed: int) -> NDArray[np.float32]:
@@ -182,7 +194,7 @@ def _documents(services: Services, found: _Found, result: ClusteringResult) -> d
         {
             "cluster_id": cluster_ids[record.id],
             "size": record.size,
-            "exemplars": [ids[row] for row in record.exemplars],
+            "exemplars": _shown(found, result, record.id, record.exemplars),
             "cohesion": round(record.cohesion, 6),
             "silhouette": round(record.silhouette, 6),
         }
@@ -194,12 +206,13 @@ def _documents(services: Services, found: _Found, result: ClusteringResult) -> d
             [ids[row] for row in np.flatnonzero(result.labels == record.id)]
             for record in result.clusters
         ],
-        labels=found.labels,
+        labels={i: told for i, told in found.labels.items() if i not in found.flagged},
         attributes={
             image_id: visual_attributes(
                 fact["fingerprint"]["colours"], fact["fingerprint"]["words"]
             )
             for image_id, fact in gathered.facts.items()
+            if image_id not in found.flagged
         },
         exemplars=[
             [
@@ -237,6 +250,21 @@ def _documents(services: Services, found: _Found, result: ClusteringResult) -> d
         ),
         "summary.json": json.dumps(summary).encode(),
     }
+
+
+def _shown(
+    found: _Found, result: ClusteringResult, cluster: int, exemplars: Sequence[int]
+) -> list[str]:
+    """The exemplars that may be shown; where one may not, the next of its cluster by rank."""
+    ids = found.voters.image_ids
+    shown = [ids[row] for row in exemplars if ids[row] not in found.flagged]
+    missing = len(exemplars) - len(shown)
+    if missing:
+        rows = np.flatnonzero(result.labels == cluster)
+        others = (ids[row] for row in rows[np.argsort(result.ranks[rows], kind="stable")])
+        spare = (i for i in others if i not in found.flagged and i not in shown)
+        shown += list(islice(spare, missing))
+    return shown
 
 
 def _search_labels(found: _Found, result: ClusteringResult) -> NDArray[np.int32]:

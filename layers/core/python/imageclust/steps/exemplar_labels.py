@@ -26,6 +26,7 @@ from imageclust.late import np
 from imageclust.models import JSON, digest_of, to_json_lines
 from imageclust.ports import Labeler
 from imageclust.steps.gather import Gathered
+from imageclust.steps.pictures import label_row
 from imageclust.wiring import Services
 
 _ENGINE = 1  # raise when a change here chooses other images
@@ -133,13 +134,8 @@ def _label(services: Services, labeler: Labeler, name: str, image_ids: Sequence[
         decode_image(services.store.read(keys.join_uri(bucket, keys.thumbnail_key(i)))).pixels
         for i in image_ids
     ]
-    rows: list[JSON] = [
-        {
-            "image_id": image_id,
-            "labels": [label.to_json() for label in answer.labels],
-            "model_version": answer.model_version,
-            "error": answer.error,
-        }
+    rows = [
+        label_row(image_id, answer)
         for image_id, answer in zip(image_ids, labeler.label(pictures), strict=True)
     ]
     shard = keys.shard_id(image_ids)

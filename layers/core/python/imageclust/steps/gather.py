@@ -104,20 +104,36 @@ def _read_shard(
     return matrix, rows
 
 
-def read_labels(
-    services: Services, image_ids: Sequence[str], labeler: str
-) -> dict[str, tuple[Label, ...]]:
-    """Stored labels by image id; images without an answer are absent."""
+@dataclass(frozen=True)
+class Answers:
+    """What the labeler said, by image id; images without an answer are absent.
+
+    ``flagged`` are the names of what should not be shown, ``properties`` the service's measures.
+    """
+
+    labels: dict[str, tuple[Label, ...]]
+    flagged: dict[str, tuple[str, ...]]
+    properties: dict[str, JSON]
+
+
+def read_answers(services: Services, image_ids: Sequence[str], labeler: str) -> Answers:
+    """Stored answers of a labeler, by its key; "" has none."""
+    answers = Answers({}, {}, {})
     if not labeler:
-        return {}
+        return answers
     found = services.table.get_many(
         (keys.label_pk(labeler, image_id), keys.POINTER_SK) for image_id in image_ids
     )
     wanted = set(image_ids)
-    labels: dict[str, tuple[Label, ...]] = {}
     for shard in sorted({item["shard"] for item in found.values()}):
         uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
         for row in parse_json_lines(services.store.read(uri)):
-            if row["image_id"] in wanted and not row["error"]:
-                labels[row["image_id"]] = tuple(Label.from_json(item) for item in row["labels"])
-    return labels
+            image_id = row["image_id"]
+            if image_id not in wanted or row["error"]:
+                continue
+            answers.labels[image_id] = tuple(Label.from_json(item) for item in row["labels"])
+            if row.get("moderation"):
+                answers.flagged[image_id] = tuple(item["Name"] for item in row["moderation"])
+            if row.get("properties"):
+                answers.properties[image_id] = row["properties"]
+    return answers

@@ -113,6 +113,21 @@ def _process(
     return [next(decoded) if isinstance(data, bytes) else data for data in contents]
 
 
+def label_row(image_id: str, answer: Labelled) -> JSON:
+    """One answer as a shard of labels keeps it."""
+    row: JSON = {
+        "image_id": image_id,
+        "labels": [label.to_json() for label in answer.labels],
+        "model_version": answer.model_version,
+        "error": answer.error,
+    }
+    if answer.moderation:
+        row["moderation"] = [label.to_json() for label in answer.moderation]
+    if answer.properties:
+        row["properties"] = answer.properties
+    return row
+
+
 def store_labels(
     services: Services,
     labeler: str,
@@ -136,14 +151,7 @@ def store_labels(
         else:
             answer = next(answered)
             asked_again = bool(answer.error)
-        rows.append(
-            {
-                "image_id": image.image_id,
-                "labels": [label.to_json() for label in answer.labels],
-                "model_version": answer.model_version,
-                "error": answer.error,
-            }
-        )
+        rows.append(label_row(image.image_id, answer))
         if not asked_again:
             pointers.append(
                 {

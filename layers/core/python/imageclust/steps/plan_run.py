@@ -16,6 +16,7 @@ from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
 from imageclust.costs import Cached, Place, estimate, within_budget
 from imageclust.errors import InvalidInput, NotFound, Permanent
+from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
 from imageclust.steps.pictures import without_labels, without_vectors
@@ -49,7 +50,8 @@ def plan_run(
         labeler=services.resolve_labeler(request.config.labeler),
     )
     embedder = services.open_embedder(config.embedder, config.preprocess)
-    labeler = None if config.labels == "off" else services.open_labeler(config.labeler)
+    asked = str(LabelRequest.of(config))
+    labeler = None if config.labels == "off" else services.open_labeler(asked)
     if config.labels == "exemplars" and services.settings.paid and config.labeler != "rekognition":
         # ClusterImages labels them, and ONNX Runtime does not fit into its function.
         raise InvalidInput("on AWS only Rekognition labels exemplars: use labeler 'auto'")
@@ -81,7 +83,7 @@ def plan_run(
         notes += services.check_model(name)
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
-    joint = services.open_joint(config.embedder, config.preprocess, config.labeler)
+    joint = services.open_joint(config.embedder, config.preprocess, asked)
     if every is not None and joint is not None:
         # Those that Embed is about to look at get their labels from the same inference.
         embedding = {image.image_id for image in to_embed}
@@ -118,14 +120,14 @@ def plan_run(
         "embed": {
             **_place_embedding(services, len(to_embed)),
             "model": f"{config.embedder}/{config.preprocess}",
-            "labeler": config.labeler if every is not None and joint is not None else "",
+            "labeler": asked if every is not None and joint is not None else "",
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "embed")},
             "batch": services.settings.embed_batch,
             "concurrency": services.settings.map_concurrency,
         },
         "label": {
             "placement": "lambda" if to_label else "none",
-            "model": config.labeler,
+            "model": asked,
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "label")},
             "batch": services.settings.label_batch,
             "concurrency": services.settings.label_concurrency,

@@ -33,7 +33,7 @@ from imageclust.models import (
 )
 from imageclust.steps.copies import similar_csv
 from imageclust.steps.describe_clusters import read_names
-from imageclust.steps.gather import Gathered, gather, read_files, read_labels
+from imageclust.steps.gather import Gathered, gather, read_answers, read_files
 from imageclust.steps.start_run import finish_run
 from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
@@ -83,7 +83,8 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     clusters = _read_rows(services, request, "clusters.jsonl")
     similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
-    own = read_labels(services, gathered.image_ids, request.plan["labeler"])
+    answers = read_answers(services, gathered.image_ids, request.plan["labeler"])
+    own = answers.labels
     spread = {row["image_id"]: row for row in _read_rows(services, request, "labels.jsonl")}
     labels = _labels_of_run(request, own, spread)
     summary_uri = keys.join_uri(
@@ -104,6 +105,10 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
     for image_id, row in spread.items():
         if row["spread"]:
             places[image_id]["labels_spread"] = True
+    for image_id, flags in answers.flagged.items():
+        places[image_id]["flagged"] = list(flags)
+    for image_id, measured in answers.properties.items():
+        places[image_id]["properties"] = measured
     # What an image itself was told, in whichever run, goes before what was spread to it.
     spread_only = {i for i, row in spread.items() if row["spread"] and i not in own}
     found = _Found(
@@ -133,7 +138,11 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
             "sha256": {k: v for k, v in request.plan["digests"].items() if v},
             "placement": request.plan["embed"]["why"],
         },
-        "labels": {"mode": request.config.labels, **summary["labels"]},
+        "labels": {
+            "mode": request.config.labels,
+            **({"flagged": len(answers.flagged)} if request.config.moderation == "on" else {}),
+            **summary["labels"],
+        },
         "duplicates": {"policy": request.config.duplicates, **summary["duplicates"]},
         "metrics": result["metrics"],
         "method": result["method"],
@@ -317,6 +326,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
     for image_id in found.gathered.image_ids:
         place = found.places[image_id]
         group = place["cluster_id"] or keys.OUTLIERS
+        told: JSON = {name: place[name] for name in ("flagged", "properties") if name in place}
         fact = found.gathered.facts[image_id]
         member: JSON = {
             "run_id": run_id,
@@ -327,6 +337,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "rank": place["rank"],
             "margin": place["margin"],
             "status": place["status"],
+            **({"flagged": place["flagged"]} if "flagged" in place else {}),
         }
         if place["status"] == "duplicate":
             # A copy follows its keeper: it is no member of its own.
@@ -348,6 +359,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "notes": fact["notes"],
             "facts": fact["fingerprint"],
             "labels": [label.to_json() for label in found.labels.get(image_id, ())],
+            **told,
             **({"labels_spread": True} if image_id in found.spread_only else {}),
             "uri": keys.join_uri(uploads, prefix + min(paths[image_id])),
             "thumbnail": keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image_id)),

@@ -14,6 +14,7 @@ import boto3
 _LEAST_VECTOR_BYTES = 128 * 1024  # a PutVectors call is billed as at least so much
 _OPERATIONS = {
     ("rekognition", "DetectLabels"): "rekognition_image",
+    ("rekognition", "DetectModerationLabels"): "rekognition_moderation",
     ("s3", "PutObject"): "s3_put",
     ("s3", "CopyObject"): "s3_put",
     ("s3", "CreateMultipartUpload"): "s3_put",
@@ -72,6 +73,8 @@ class Meter:
         service, operation = model.service_model.service_name, model.name
         if figure := _OPERATIONS.get((service, operation)):
             self.add(figure, 1)
+            if "ImageProperties" in parsed:
+                self.add("rekognition_properties", 1)
         elif service == "dynamodb":
             figure = "table_read" if operation in _TABLE_READS else "table_write"
             self.add(figure, _capacity(parsed))

@@ -23,19 +23,25 @@ _ATTEMPTS = 8
 # One answer takes about half a second; so many requests under way reach the rate.
 _SECONDS_A_CALL = 0.6
 _MAX_THREADS = 32
+# Sure enough to hold a picture back; what is held back by mistake can still be looked at.
+_FLAG_CONFIDENCE = 60.0
 _REFUSED = {"InvalidImageFormatException", "ImageTooLargeException", "InvalidParameterException"}
 
 
 class RekognitionLabeler:
-    """``DetectLabels`` with the general labels.
+    """``DetectLabels``: the general labels and, on request, ``IMAGE_PROPERTIES``.
 
+    With ``moderation`` each image goes to ``DetectModerationLabels`` too, which is paid beside it.
     The model's version is not known before it answers, so it is in each answer and not in the key.
 
     Args:
         clients: the AWS clients.
         min_confidence: labels below it (0 to 100) are left out.
         max_labels: at most so many labels an image.
-        pace: limits the requests of this process; None means ``per_second``.
+        properties: ask for dominant colours, brightness, sharpness and contrast too.
+        moderation: ask what the image shows that not everyone should see.
+        pace: limits the requests of this process; None means ``per_second``. Moderation has a
+            quota, and so a pace, of its own.
         per_second: requests a second of this process; the account's quota is shared by all.
     """
 
@@ -47,6 +53,8 @@ class RekognitionLabeler:
         *,
         min_confidence: float = 55.0,
         max_labels: int = 25,
+        properties: bool = False,
+        moderation: bool = False,
         per_second: float = 50.0,
         pace: Pace | None = None,
     ) -> None:
@@ -57,9 +65,13 @@ class RekognitionLabeler:
         self._clients = clients
         self._min_confidence = min_confidence
         self._max_labels = max_labels
+        self._properties = properties
+        self._moderation = moderation
         self._pace = pace or Pace(per_second)
+        self._moderation_pace = pace or Pace(per_second)
         self._threads = min(_MAX_THREADS, max(1, math.ceil(per_second * _SECONDS_A_CALL)))
         self.key = f"rekognition-general-c{min_confidence:g}-n{max_labels}-p1"
+        self.key += "-properties" * properties + f"-m{_FLAG_CONFIDENCE:g}" * moderation
 
     def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
         """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB.
@@ -84,13 +96,19 @@ class RekognitionLabeler:
         try:
             data = jpeg_within(pixels, min_side=_MIN_SIDE, max_side=_MAX_SIDE, max_bytes=_MAX_BYTES)
             answer = self._pace.call(lambda: self._detect(data), attempts=_ATTEMPTS)
+            flags: tuple[Label, ...] = ()
+            if self._moderation:
+                flags = self._moderation_pace.call(lambda: self._flag(data), attempts=_ATTEMPTS)
         except Retryable as error:
             return error
         except InvalidInput as error:
             return Labelled(error=str(error))
-        version = answer.get("LabelModelVersion", "")
-        labels = tuple(Label.from_json(label) for label in answer["Labels"] if label.get("Name"))
-        return Labelled(labels=labels, model_version=version)
+        return Labelled(
+            labels=tuple(Label.from_json(label) for label in answer["Labels"] if label.get("Name")),
+            moderation=flags,
+            properties=answer.get("ImageProperties") or {},
+            model_version=answer.get("LabelModelVersion", ""),
+        )
 
     def _detect(self, data: bytes) -> dict[str, Any]:
         with translated("Rekognition", refused=_REFUSED):
@@ -99,6 +117,19 @@ class RekognitionLabeler:
                     Image={"Bytes": data},
                     MaxLabels=self._max_labels,
                     MinConfidence=self._min_confidence,
-                    Features=["GENERAL_LABELS"],
+                    Features=["GENERAL_LABELS", "IMAGE_PROPERTIES"]
+                    if self._properties
+                    else ["GENERAL_LABELS"],
                 )
             )
+
+    def _flag(self, data: bytes) -> tuple[Label, ...]:
+        with translated("Rekognition", refused=_REFUSED):
+            answer = self._clients.rekognition.detect_moderation_labels(
+                Image={"Bytes": data}, MinConfidence=_FLAG_CONFIDENCE
+            )
+        return tuple(
+            Label(flag["Name"], flag["Confidence"], (parent,) if parent else ())
+            for flag in answer["ModerationLabels"]
+            for parent in (flag.get("ParentName"),)
+        )
