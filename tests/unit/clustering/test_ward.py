@@ -110,3 +110,24 @@ def test_rounds_agree_with_the_full_matrix(monkeypatch):
     whole = ward_tree(rows, max_size=40)
     monkeypatch.setattr(ward, "DENSE_LIMIT", 100)
     assert adjusted_rand_index(whole.cut(60), ward_tree(rows, max_size=40).cut(60)) == 1.0
+
+
+@pytest.mark.parametrize("cap", [5, 40])
+def test_few_feasible_partners_are_all_found(cap, monkeypatch):
+    """Fewer than a list holds, far down in the order of the slots."""
+    monkeypatch.setattr(ward, "DENSE_LIMIT", 4)
+    monkeypatch.setattr(ward, "_FEW", 1.0)
+    rows = spread_rows(70, d=5, seed=3)
+    tree, expected = as_list(ward_tree(rows, max_size=cap)), greedy_capped(rows, cap)
+    assert [pair for pair, _ in tree] == [pair for pair, _ in expected]
+
+
+@pytest.mark.parametrize("limit", [4, 100, 3000])
+def test_heights_of_near_copies_are_scipys(limit, monkeypatch):
+    """Costs far below the rounding of an inner product of unit rows."""
+    monkeypatch.setattr(ward, "DENSE_LIMIT", limit)
+    rng = np.random.default_rng(5)
+    rows = np.repeat(spread_rows(150, d=16), 2, axis=0)
+    rows = unit_rows(rows + 1e-3 * rng.standard_normal(rows.shape))
+    theirs = linkage(rows.astype(np.float64), "ward")
+    assert np.allclose(ward_tree(rows).heights, theirs[:, 2], rtol=1e-4)

@@ -99,14 +99,13 @@ class _Sweep:
         self.peaks = np.empty((count, count), dtype=np.float32)
 
     def run(self) -> tuple[NDArray[np.int32], Floats]:
-        in_parallel(self._first_floor, self.tiles)
-        pairs = [(a, b) for a in range(len(self.tiles)) for b in range(a, len(self.tiles))]
-        found = in_parallel(self._pair, pairs)
-        pending: list[list[Hits]] = [[] for _ in self.tiles]
+        numbers = range(len(self.tiles))
+        pending = [[own] for own in in_parallel(self._within, numbers)]
+        pairs = [(a, b) for a in numbers for b in numbers if a < b]
+        found = in_parallel(self._between, pairs)
         for (a, b), (mine, theirs) in zip(pairs, found, strict=True):
             pending[a].append(mine)
-            if a != b:
-                pending[b].append(theirs)
+            pending[b].append(theirs)
         indices = np.empty((self.n, self.k), dtype=np.int32)
         scores = np.empty((self.n, self.k), dtype=np.float32)
 
@@ -114,35 +113,32 @@ class _Sweep:
             tile = self.tiles[number]
             indices[tile], scores[tile] = self._best(tile, pending[number])
 
-        in_parallel(finish, range(len(self.tiles)))
+        in_parallel(finish, numbers)
         return indices, scores
 
-    def _first_floor(self, tile: slice) -> None:
-        """A lower bound of each row's k-th score, from its own tile."""
-        count = tile.stop - tile.start
-        if count <= self.k:
-            return
+    def _within(self, number: int) -> Hits:
+        """The best of a tile's rows among themselves, and with them a bound of each k-th score."""
+        tile = self.tiles[number]
         scores = self.rows[tile] @ self.rows[tile].T
+        self._keep_peaks((number, number), scores)
         np.fill_diagonal(scores, -np.inf)
-        place = count - self.k
-        self.floor[tile] = np.partition(scores, place, axis=1)[:, place] - _ROUNDING
+        place = len(scores) - self.k
+        if place > 0:
+            self.floor[tile] = np.partition(scores, place, axis=1)[:, place] - _ROUNDING
+        row, column = np.nonzero(scores >= np.maximum(self.floor[tile], -2.0)[:, None])
+        return row, column + tile.start, scores[row, column]
 
-    def _pair(self, pair: tuple[int, int]) -> tuple[Hits, Hits]:
+    def _between(self, pair: tuple[int, int]) -> tuple[Hits, Hits]:
         """What a pair of tiles gives to the rows of the first, and of the second."""
         tile, other = (self.tiles[number] for number in pair)
         floor, other_floor = self.floor[tile], self.floor[other]
         scores = self.rows[tile] @ self.rows[other].T
         self._keep_peaks(pair, scores)
         mask = scores >= floor[:, None]
-        if tile != other:
-            mask |= scores >= other_floor
+        mask |= scores >= other_floor
         hits = np.flatnonzero(mask)
         row, column = np.divmod(hits, scores.shape[1])
         score = scores.ravel()[hits]
-        if tile == other:
-            apart = row != column
-            mine = (row[apart], column[apart] + other.start, score[apart])
-            return mine, mine
         here, there = score >= floor[row], score >= other_floor[column]
         return (
             (row[here], column[here] + other.start, score[here]),

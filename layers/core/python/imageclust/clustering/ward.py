@@ -18,16 +18,18 @@ from imageclust.clustering.geometry import (
     Rows,
     blocks,
     rotate,
-    squared_distances,
 )
 from imageclust.clustering.neighbours import NeighbourGraph, neighbour_graph
-from imageclust.clustering.parallel import in_parallel
+from imageclust.clustering.parallel import in_parallel, one_blas_thread
 
-DENSE_LIMIT = 1500
-_LIST = 12
+DENSE_LIMIT = 2000
+_LIST = 16
 _CHEAP_COLUMNS = 48
 _SLACK = 1e-6
 _TILE_ENTRIES = 4_000_000
+_CACHED = 64
+_FEW = 0.02
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def ward_tree(
     weights = np.ones(n, dtype=np.int64) if sizes is None else sizes.astype(np.int64)
     cap = math.inf if max_size is None else float(max_size)
     if n < 2:
-        return _tree(n, [], [], [])
+        return _leaves(n)
     merging = _Merging(rows, weights, cap)
     if n > DENSE_LIMIT:
         merging.start(graph)
@@ -98,7 +100,8 @@ class _Merging:
     the radius. Ward's cost is reducible (a merged pair is no nearer to a third cluster than the
     nearer of the two was), so lists and radii stay true while others merge, and only clusters whose
     nearest neighbour changed are looked at again. A cluster whose best candidate lies beyond its
-    radius is compared with all. Slots are places of first members; ties go to the lowest slot.
+    radius waits, with no nearest, until few others can merge; then all that wait are compared with
+    all, which are fewer by then. Slots are places of first members; ties go to the lowest slot.
     """
 
     def __init__(self, rows: Floats, weights: NDArray[np.int64], cap: float) -> None:
@@ -138,53 +141,68 @@ class _Merging:
             self.listed[:, :width] = graph.indices[:, :width]
             # Ward's cost of two unit rows is half their squared distance: the cosine distance.
             self.radius[:] = graph.distances[:, width - 1] - _SLACK
-            self._look(self.live)
+            # Only what may be the nearest is measured again, free of the product's rounding.
+            near = graph.distances[:, :width] <= graph.distances[:, :1] + 2 * _SLACK
+            near = near[:, : max(int(near.sum(axis=1).max()), 1)]
+            lists = np.where(near, self.listed[:, : near.shape[1]], -1)
+            self._settle(self.live, lists, self._list_costs(self.live, lists))
         else:
             self._refresh(self.live)
 
     def round(self) -> None:
         """Merge every reciprocal pair, then look again where the nearest changed."""
-        live = self.live
-        open_ = live[np.isfinite(self.best[live])]
-        if len(open_) < len(live):
-            # No feasible partner is left: sizes only grow, so none will come.
-            self.live = live = open_
-            if len(live) == 0:
-                return
-        partner = self.nearest[live]
-        first = live[(self.nearest[partner] == live) & (live < partner)]
-        least = int(live[self.best[live].argmin()])
-        ends = (min(least, int(self.nearest[least])), max(least, int(self.nearest[least])))
-        if ends[0] not in first or self.nearest[ends[0]] != ends[1]:
+        # No feasible partner is left: sizes only grow, so none will come.
+        self.live = live = self.live[self.best[self.live] < np.inf]
+        first = self._reciprocal()
+        if len(first) < _FEW * len(live):
+            self._refresh(live[self.nearest[live] < 0])
+            self.live = live = live[self.best[live] < np.inf]
+            first = self._reciprocal()
+        if len(live) == 0:
+            return
+        if len(first) == 0:
             # A circle of equal costs: the cheapest pair of all is always a right choice.
-            first = np.array([ends[0]])
-            self.nearest[ends[0]] = ends[1]
+            least = int(live[self.best[live].argmin()])
+            first = np.array([min(least, int(self.nearest[least]))])
+            self.nearest[first] = max(least, int(self.nearest[least]))
         second = self.nearest[first]
         self._merge(first, second)
         target = np.arange(self.n)
         target[second] = first
         self.live = np.setdiff1d(live, second, assume_unique=True)
-        changed = np.zeros(self.n, dtype=bool)
+        # One place more for those that wait: -1 never changes.
+        changed = np.zeros(self.n + 1, dtype=bool)
         changed[first] = changed[second] = True
         stale = self.live[changed[self.nearest[self.live]] | changed[self.live]]
-        self._relist(stale, first, second, target)
-        self._look(stale)
+        self._relist(first, second, target)
+        others = np.setdiff1d(self.live, first, assume_unique=True)
+        lists = self.listed[others]
+        self.listed[others] = np.where(lists >= 0, target[lists], -1)
+        stale = np.setdiff1d(stale, first, assume_unique=True)
+        lists = _without_repeats(self.listed[stale], stale)
+        self.listed[stale] = lists
+        self._settle(stale, lists, self._list_costs(stale, lists))
+
+    def _reciprocal(self) -> Rows:
+        """The lower slot of each pair that are one another's nearest."""
+        known = self.live[self.nearest[self.live] >= 0]
+        partner = self.nearest[known]
+        lower: Rows = known[(self.nearest[partner] == known) & (known < partner)]
+        return lower
 
     def finish(self) -> WardTree:
         """The last merges on a full matrix, then the tree."""
         live = self.live
         if len(live) > 1:
             mean, size = self.mean[live], self.size[live]
-            cost = squared_distances(mean, mean).astype(np.float64)
-            cost *= size[:, None] * size[None, :] / (size[:, None] + size[None, :])
-            pairs, costs, weights = dense_merges(cost, size.astype(np.int64), self.cap)
+            cost = _added_inertia(mean, size)
+            pairs, costs, weights = dense_merges(cost, size, self.floor[live], self.cap)
             names = np.concatenate([self.node[live], self.n + self.made + np.arange(len(pairs))])
-            if pairs:
-                self.pairs.append(names[np.array(pairs)])
-                self.costs.append(np.maximum(costs, 0.0))
-                self.weights.append(np.array(weights, dtype=np.float64))
+            self.pairs.append(names[pairs])
+            self.costs.append(costs)
+            self.weights.append(weights)
         if not self.pairs:
-            return _tree(self.n, [], [], [])
+            return _leaves(self.n)
         return _in_order(
             self.n,
             np.concatenate(self.pairs),
@@ -194,9 +212,8 @@ class _Merging:
 
     def _merge(self, first: Rows, second: Rows) -> None:
         a, b = self.size[first], self.size[second]
-        cost = np.maximum(
-            self._cost(first, second), np.maximum(self.floor[first], self.floor[second])
-        )
+        cost = self._list_costs(first, second[:, None])[:, 0]
+        cost = np.maximum(cost, np.maximum(self.floor[first], self.floor[second]))
         self.pairs.append(np.stack([self.node[first], self.node[second]], axis=1))
         self.costs.append(cost)
         self.weights.append(a + b)
@@ -214,7 +231,7 @@ class _Merging:
         self.node[first] = self.n + self.made + np.arange(len(first))
         self.made += len(first)
 
-    def _relist(self, stale: Rows, first: Rows, second: Rows, target: Rows) -> None:
+    def _relist(self, first: Rows, second: Rows, target: Rows) -> None:
         """Candidates of merged clusters: both lists together, cut to the cheapest."""
         both = np.concatenate([self.listed[first], self.listed[second]], axis=1)
         both = np.where(both >= 0, target[both], -1).astype(np.int32)
@@ -225,44 +242,33 @@ class _Merging:
         dropped = np.take_along_axis(costs, rank[:, _LIST : _LIST + 1], axis=1)[:, 0]
         self.radius[first] = np.minimum(self.radius[first], dropped)
         self.listed[first] = both[:, :_LIST]
-        others = np.setdiff1d(stale, first, assume_unique=True)
-        lists = self.listed[others]
-        lists = np.where(lists >= 0, target[lists], -1).astype(np.int32)
-        self.listed[others] = _without_repeats(lists, others)
-        # Lists of the rest still name merged slots; they are mapped when they are needed.
-        rest = np.setdiff1d(self.live, stale, assume_unique=True)
-        lists = self.listed[rest]
-        self.listed[rest] = np.where(lists >= 0, target[lists], -1)
+        costs = np.take_along_axis(costs, rank[:, :_LIST], axis=1)
+        self._settle(first, both[:, :_LIST], costs)
 
-    def _look(self, rows: Rows) -> None:
-        """Find the nearest of each row from its list, or from all if the list is no proof."""
-        costs = self._list_costs(rows, self.listed[rows])
+    def _settle(self, rows: Rows, lists: NDArray[np.int32], costs: Doubles) -> None:
+        """The nearest of each row in its list; where the list is no proof, the row waits."""
         least = costs.min(axis=1)
-        names = np.where(costs == least[:, None], self.listed[rows], np.iinfo(np.int32).max)
+        names = np.where(costs == least[:, None], lists, np.iinfo(np.int32).max)
         self.best[rows] = least
         self.nearest[rows] = names.min(axis=1)
-        self._refresh(rows[(least > self.radius[rows]) | (self.listed[rows] < 0).all(axis=1)])
+        waits = rows[(least > self.radius[rows]) | (self.listed[rows] < 0).all(axis=1)]
+        self.best[waits] = -np.inf
+        self.nearest[waits] = -1
 
-    def _list_costs(self, rows: Rows, lists: NDArray[np.int32]) -> Doubles:
+    def _list_costs(self, rows: Rows, lists: NDArray[np.signedinteger]) -> Doubles:
         """(r, l) costs; infinite for an empty place or beyond the cap."""
-        costs = np.full(lists.shape, np.inf)
-        at, place = np.nonzero(lists >= 0)
-        costs[at, place] = self._cost(rows[at], lists[at, place])
-        return costs
-
-    def _cost(self, left: Rows, right: Rows | NDArray[np.int32]) -> Doubles:
-        result = np.empty(len(left))
+        costs = np.empty(lists.shape)
 
         def fill(part: slice) -> None:
-            apart = self.mean[left[part]]
-            apart -= self.mean[right[part]]
-            result[part] = np.einsum("ij,ij->i", apart, apart)
+            apart = self.mean[lists[part]]
+            apart -= self.mean[rows[part], None]
+            costs[part] = np.einsum("ijk,ijk->ij", apart, apart)
 
-        in_parallel(fill, blocks(len(left), 2048))
-        a, b = self.size[left], self.size[right]
-        result *= a * b / (a + b)
-        result[a + b > self.cap] = np.inf
-        return result
+        in_parallel(fill, blocks(len(rows), _CACHED))
+        a, b = self.size[rows, None], self.size[lists]
+        costs *= a * b / (a + b)
+        costs[(lists < 0) | (a + b > self.cap)] = np.inf
+        return costs
 
     def _refresh(self, rows: Rows) -> None:
         """Compare rows with every live cluster; list the cheapest, and set the radius."""
@@ -292,11 +298,12 @@ class _Merging:
             if full:
                 costs[(size[own, None] + size[None, :]) > self.cap] = np.inf
             limit = np.partition(costs, width - 1, axis=1)[:, width - 1]
-            hits = np.flatnonzero(costs <= limit[:, None])
+            # Where fewer are feasible than the list holds, all of these are listed.
+            hits = np.flatnonzero(costs <= np.minimum(limit, _LARGEST)[:, None])
             row, column = np.divmod(hits, costs.shape[1])
             starts = np.searchsorted(row, np.arange(len(mine)))
             slot = np.arange(len(row)) - starts[row]
-            kept = (slot < width) & np.isfinite(costs.ravel()[hits])
+            kept = slot < width
             self.listed[mine] = -1
             self.listed[mine[row[kept]], slot[kept]] = live[column[kept]]
             # Rounding of the product, in units of cost, keeps the radius true.
@@ -332,53 +339,117 @@ def _in_order(n: int, pairs: NDArray[np.int64], costs: Doubles, weights: Doubles
     )
 
 
+def _added_inertia(mean: Floats, size: Doubles) -> Doubles:
+    """(m, m) what merging each pair costs, symmetric to the last bit."""
+    # In double precision, or nearly equal rows would lose their distance to rounding.
+    wide = mean.astype(np.float64)
+    with one_blas_thread():
+        cost: Doubles = wide @ wide.T
+    norm = np.einsum("ij,ij->i", wide, wide)
+    share = 1.0 / size
+    for part in blocks(len(mean), _CACHED):
+        tile = cost[part]
+        tile *= -2.0
+        tile += norm[part, None] + norm
+        np.maximum(tile, 0.0, out=tile)
+        tile /= share[part, None] + share
+    return cost
+
+
 def dense_merges(
-    cost: Doubles, weights: NDArray[np.int64], cap: float
-) -> tuple[list[tuple[int, int]], list[float], list[int]]:
-    """Greedy merges on a full (m, m) matrix of added inertia, which is overwritten."""
+    cost: Doubles, size: Doubles, floor: Doubles, cap: float
+) -> tuple[NDArray[np.int64], Doubles, Doubles]:
+    """Merges on a full, exactly symmetric (m, m) matrix of added inertia; overwrites what it gets.
+
+    Args:
+        cost: added inertia of each pair.
+        size: (m,) weights.
+        floor: (m,) the least that a merge of each may cost: what its own last merge cost.
+        cap: most weight in a cluster.
+
+    Returns:
+        (p, 2) int64 pairs, named as in a linkage of m leaves, (p,) costs and (p,) weights; a
+        merge comes after those it is made of and costs no less.
+    """
     m = len(cost)
-    weight = weights.astype(np.float64)
     node = np.arange(m)
-    cost[weight[:, None] + weight[None, :] > cap] = math.inf
-    np.fill_diagonal(cost, math.inf)
+    cost[size[:, None] + size[None, :] > cap] = np.inf
+    np.fill_diagonal(cost, np.inf)
     nearest = cost.argmin(axis=1)
     best = cost[np.arange(m), nearest]
-    pairs: list[tuple[int, int]] = []
-    heights: list[float] = []
-    sizes: list[int] = []
-    while len(pairs) < m - 1:
-        first = int(best.argmin())
-        height = float(best[first])
-        if height == math.inf:
-            break
-        second = int(nearest[first])
-        first, second = min(first, second), max(first, second)
-        pairs.append((int(node[first]), int(node[second])))
-        heights.append(height)
-        a, b = weight[first], weight[second]
-        sizes.append(int(a + b))
-        with np.errstate(invalid="ignore"):
-            row = ((a + weight) * cost[first] + (b + weight) * cost[second] - weight * height) / (
-                a + b + weight
-            )
-        row[a + b + weight > cap] = math.inf
-        row[first] = row[second] = math.inf
-        row[np.isnan(row)] = math.inf
-        cost[first], cost[:, first] = row, row
-        cost[second], cost[:, second] = math.inf, math.inf
-        weight[first], weight[second] = a + b, math.inf
-        node[first] = m + len(pairs) - 1
-        best[second] = math.inf
-        stale = np.flatnonzero((nearest == first) | (nearest == second))
-        stale = stale[np.isfinite(weight[stale])]
-        stale = np.union1d(stale, [first])
-        nearest[stale] = cost[stale].argmin(axis=1)
-        best[stale] = cost[stale, nearest[stale]]
-    return pairs, heights, sizes
+    pairs: list[NDArray[np.int64]] = []
+    heights: list[Doubles] = []
+    sizes: list[Doubles] = []
+    made = 0
+    while np.isfinite(best).any():
+        open_ = np.flatnonzero(np.isfinite(best))
+        if 2 * len(open_) < len(cost):
+            # What has no partner left gets none later: sizes only grow.
+            cost = cost[np.ix_(open_, open_)]
+            place = np.empty(len(size), dtype=np.int64)
+            place[open_] = np.arange(len(open_))
+            size, node, floor, best = size[open_], node[open_], floor[open_], best[open_]
+            nearest, open_ = place[nearest[open_]], np.arange(len(open_))
+        partner = nearest[open_]
+        first = open_[(nearest[partner] == open_) & (open_ < partner)]
+        if len(first) == 0:
+            # A circle of equal costs: the cheapest pair of all is always a right choice.
+            least = int(best.argmin())
+            first = np.array([min(least, int(nearest[least]))])
+            nearest[first] = max(least, int(nearest[least]))
+        second = nearest[first]
+        a, b = size[first], size[second]
+        height = cost[first, second]
+        floor[first] = np.maximum(height, np.maximum(floor[first], floor[second]))
+        pairs.append(np.stack([node[first], node[second]], axis=1))
+        heights.append(floor[first])
+        sizes.append(a + b)
+        node[first] = m + made + np.arange(len(first))
+        made += len(first)
+        # Lance & Williams: first against what was there, then against each other.
+        whole = np.empty((len(first), len(cost)))
+        for part in blocks(len(first), _CACHED):
+            halves = cost[first[part]], cost[second[part]]
+            whole[part] = _merged_costs(*halves, (a[part], b[part], size), height[part])
+        halves = whole[:, first].T, whole[:, second].T
+        among = _merged_costs(*halves, (a, b, a + b), height)
+        among = np.triu(among, 1)
+        among += among.T
+        np.fill_diagonal(among, np.inf)
+        whole[:, first] = among
+        whole[:, second] = np.inf
+        size[first] = a + b
+        whole[(a + b)[:, None] + size[None, :] > cap] = np.inf
+        cost[first] = whole
+        cost[:, first] = whole.T
+        cost[second] = np.inf
+        cost[:, second] = np.inf
+        best[second] = np.inf
+        changed = np.zeros(len(cost), dtype=bool)
+        changed[first] = changed[second] = True
+        stale = changed[nearest] & np.isfinite(best)
+        stale[first] = True
+        rows = np.flatnonzero(stale)
+        nearest[rows] = cost[rows].argmin(axis=1)
+        best[rows] = cost[rows, nearest[rows]]
+    if not pairs:
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0), np.zeros(0)
+    return np.concatenate(pairs), np.concatenate(heights), np.concatenate(sizes)
 
 
-def _tree(n: int, pairs: list[tuple[int, int]], costs: list[float], sizes: list[int]) -> WardTree:
-    heights = np.sqrt(2.0 * np.maximum(np.array(costs, dtype=np.float64), 0.0))
-    heights = np.maximum.accumulate(heights) if len(heights) else heights
-    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return WardTree(n, table, heights, np.array(sizes, dtype=np.int64))
+def _merged_costs(
+    left: Doubles, right: Doubles, sizes: tuple[Doubles, Doubles, Doubles], height: Doubles
+) -> Doubles:
+    """(r, m) costs of merged pairs against others, from those of their halves (overwritten)."""
+    a, b, other = sizes[0][:, None], sizes[1][:, None], sizes[2][None, :]
+    left *= a + other
+    right *= b + other
+    left += right
+    left -= other * height[:, None]
+    left /= a + b + other
+    return left
+
+
+def _leaves(n: int) -> WardTree:
+    none = np.zeros(0, dtype=np.int64)
+    return WardTree(n, none.reshape(0, 2), none.astype(np.float64), none)
