@@ -1,11 +1,15 @@
-"""Embed: one batch of the embed manifest."""
+"""Embed: one batch of the embed manifest; before a batch inference job, its records."""
 
 from imageclust.models import JSON
 from imageclust.steps.embed import EmbedBatch, embed_batch
+from imageclust.steps.embed_in_batch import collect_batch, prepare_batch
 from imageclust.steps.usage import metered
 from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
+    batch = EmbedBatch.from_json(event)
     with metered(services(), "Embed", event):
-        return embed_batch(services(), EmbedBatch.from_json(event))
+        if batch.prepare:
+            return prepare_batch(services(), batch)
+        return collect_batch(services(), batch) if batch.parts else embed_batch(services(), batch)

@@ -52,7 +52,10 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     storage.grant_write_data(plan_run, "manifests", reason="the run's manifests")
     storage.grant_table(plan_run, reason="what is cached need not be paid again")
 
-    grant_embed(roles["embed"], storage=storage)
+    grant_embed(roles["embed"], storage=storage, batch=True)
+    submit = roles["embed_in_batch"]
+    storage.grant_list_data(submit, reason="count the records of each job")
+    storage.grant_table(submit, reason="the task token, saved before the jobs")
 
     label = roles["label"]
     storage.grant_read_uploads(label, reason="the photos of a batch")
@@ -101,14 +104,23 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     uploads.grant_schedule(failure, reason="start another run if files changed during this one")
 
 
-def grant_embed(role: iam.Role, *, storage: Storage) -> None:
-    """The Embed step, as a function or as a job on the GPU."""
+def grant_embed(role: iam.Role, *, storage: Storage, batch: bool = False) -> None:
+    """The Embed step, as a function or as a job on the GPU.
+
+    With ``batch`` also what comes before and after a batch inference job.
+    """
     storage.grant_read_uploads(role, reason="the photos of a batch")
     storage.grant_read_data(
-        role, "manifests", "models", "vectors", "labels", reason="models; shards that exist"
+        role,
+        *("manifests", "models", "vectors", "labels"),
+        *(("records", "bedrock") if batch else ()),
+        reason="models; shards that exist" + ("; records and their answers" if batch else ""),
     )
     storage.grant_write_data(
-        role, "vectors", "labels", "thumbnails", reason="shards of vectors and labels, thumbnails"
+        role,
+        *("vectors", "labels", "thumbnails"),
+        *(("records",) if batch else ()),
+        reason="shards of vectors and labels, thumbnails" + (", records" if batch else ""),
     )
     storage.grant_table(role, reason="pointers to vectors and facts of images")
 
@@ -144,7 +156,10 @@ def grant_bedrock(
     submit = roles["describe_in_batch"]
     storage.grant_write_data(submit, "bedrock", reason="the job's input")
     bedrock.grant_submit(submit, reason="start the batch inference job")
-    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
+    bedrock.grant_submit_embeddings(
+        roles["embed_in_batch"], reason="start the jobs that embed by batch inference"
+    )
+    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event", "embed_in_batch"):
         bedrock.grant_watch(roles[name], reason="find a job by its name, see how it stands")
     for name in ("embed", "api"):
         bedrock.grant_embed(roles[name], reason="for runs that ask for an embedder of Bedrock")

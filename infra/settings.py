@@ -54,7 +54,9 @@ class StackSettings(BaseSettings):
         default=30, description="Days that logs are kept"
     )
     results_days: int = Field(
-        default=30, ge=1, description="Days that result files of the Distributed Maps are kept"
+        default=30,
+        ge=1,
+        description="Days that files between states are kept: results of maps, batch inference",
     )
     cluster_memory_mb: int = Field(
         default=10_240,

@@ -23,6 +23,7 @@ DEFINITION = ROOT / "statemachine" / "cluster_images.asl.json"
 STATES = (
     "plan_run",
     "embed",
+    "embed_in_batch",
     "label",
     "cluster",
     "describe",
@@ -136,7 +137,12 @@ class ImageclustStack(Stack):
                 schedule_role_arn=uploads.schedule_role_arn,
                 start_function_arn=handlers.start_run_arn,
             )
-        for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
+        for name in (
+            "describe_in_batch",
+            "collect_descriptions",
+            "embed_in_batch",
+            "batch_job_event",
+        ):
             handlers.give(name, bedrock_batch_role_arn=bedrock.batch_role_arn)
         roles = handlers.roles
         grants.grant_entries(roles, storage=storage, uploads=uploads, workflow=workflow)

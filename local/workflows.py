@@ -30,6 +30,7 @@ from local.runner import (
 FUNCTIONS = {
     "PlanRun": "plan_run",
     "Embed": "embed",
+    "EmbedInBatch": "embed_in_batch",
     "Label": "label",
     "Cluster": "cluster",
     "Describe": "describe",

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_events as events
@@ -13,6 +13,9 @@ from infra.permissions import allow
 
 EMBEDDING_MODELS = ("amazon.titan-embed-image-v1", "amazon.nova-2-multimodal-embeddings-v1:0")
 """What ``adapters/aws/bedrock_embedder.py`` knows how to ask."""
+
+JOB_NAMES = ("describe-", "embed-")
+"""What the names of the workflow's jobs begin with."""
 
 POLL = Duration.minutes(15)
 
@@ -51,13 +54,14 @@ class Bedrock(Construct):
             ),
         )
         self.batch_role_arn = self._batch_role.role_arn
-        storage.grant_read_data(self._batch_role, "bedrock", reason="the job's input")
+        self._embedding_models = [a for m in EMBEDDING_MODELS for a in model_arns(stack, m)]
+        storage.grant_read_data(self._batch_role, "bedrock", "records", reason="the job's input")
         storage.grant_write_data(self._batch_role, "bedrock", reason="the job's output")
         allow(
             self._batch_role,
             "InvokeModels",
             actions=["bedrock:InvokeModel"],
-            resources=self._models,
+            resources=[*self._models, *self._embedding_models],
             reason="an inference profile runs its model in any region of its group",
         )
         target = targets.LambdaFunction(batch_job_event, retry_attempts=5)
@@ -66,7 +70,9 @@ class Bedrock(Construct):
             "JobChanged",
             description="A Bedrock batch inference job changed its state",
             event_pattern=events.EventPattern(
-                source=["aws.bedrock"], detail_type=["Batch Inference Job State Change"]
+                source=["aws.bedrock"],
+                detail_type=["Batch Inference Job State Change"],
+                detail={"batchJobName": events.Match.any_of(*map(events.Match.prefix, JOB_NAMES))},
             ),
             targets=[target],
         )
@@ -90,20 +96,17 @@ class Bedrock(Construct):
 
     def grant_embed(self, role: iam.Role, *, reason: str) -> None:
         """Ask the embedding models."""
-        stack = Stack.of(self)
         allow(
             role,
             "EmbedWithBedrock",
             actions=["bedrock:InvokeModel"],
-            resources=[arn for model in EMBEDDING_MODELS for arn in model_arns(stack, model)],
+            resources=self._embedding_models,
             reason=reason,
         )
 
     def grant_check(self, role: iam.Role, *, reason: str) -> None:
         """Ask whether a model can be used."""
-        stack = Stack.of(self)
-        used = [arn for model in EMBEDDING_MODELS for arn in model_arns(stack, model)]
-        used += self._models
+        used = [*self._embedding_models, *self._models]
         allow(
             role,
             "CheckModels",
@@ -120,12 +123,19 @@ class Bedrock(Construct):
         )
 
     def grant_submit(self, role: iam.Role, *, reason: str) -> None:
-        """Start batch inference jobs under the role of this construct."""
+        """Start batch inference jobs that describe."""
+        self._grant_jobs(role, self._models, reason=reason)
+
+    def grant_submit_embeddings(self, role: iam.Role, *, reason: str) -> None:
+        """Start batch inference jobs that embed."""
+        self._grant_jobs(role, self._embedding_models, reason=reason)
+
+    def _grant_jobs(self, role: iam.Role, models: Sequence[str], *, reason: str) -> None:
         allow(
             role,
             "SubmitJobs",
             actions=["bedrock:CreateModelInvocationJob"],
-            resources=[*self._models, self._jobs_arn],
+            resources=[*models, self._jobs_arn],
             reason=reason,
         )
         allow(

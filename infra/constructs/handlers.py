@@ -28,6 +28,7 @@ SHAPES: Mapping[str, Shape] = {
     "api": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 29),
     "plan_run": Shape(("base", "scipy", "onnxruntime"), 1_769, 900, 2_048),
     "embed": Shape(("base", "opencv", "pillow", "onnxruntime"), 3_008, 240, 2_048),
+    "embed_in_batch": Shape(("base",), 512, 300),
     "label": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 240, 2_048),
     "cluster": Shape(("base", "opencv", "scipy"), 10_240, 900, 4_096),
     "describe": Shape(("base", "opencv", "pillow"), 1_769, 900),

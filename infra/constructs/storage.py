@@ -32,7 +32,10 @@ class Storage(Construct):
         )
         acknowledge(logs, "AwsSolutions-S1", reason="this bucket receives the access logs")
         abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
-        results = s3.LifecycleRule(prefix="results/", expiration=Duration.days(results_days))
+        passing = [
+            s3.LifecycleRule(prefix=prefix, expiration=Duration.days(results_days))
+            for prefix in ("results/", "records/", "bedrock/")
+        ]
         self.uploads = self._bucket("Uploads", kept, [abort], logs)
         self.uploads.add_cors_rule(
             allowed_methods=[s3.HttpMethods.POST, s3.HttpMethods.GET],
@@ -41,7 +44,7 @@ class Storage(Construct):
             max_age=3600,
         )
         _send_events(self.uploads)
-        self.data = self._bucket("Data", kept, [abort, results], logs)
+        self.data = self._bucket("Data", kept, [abort, *passing], logs)
         self.data.add_cors_rule(
             allowed_methods=[s3.HttpMethods.GET],
             allowed_origins=[web_origin],
@@ -123,12 +126,17 @@ class Storage(Construct):
             resources=[self.data.arn_for_objects(f"{prefix}/*") for prefix in prefixes],
             reason=reason,
         )
+        self.grant_list_data(
+            role, reason="list objects; without it a missing object answers 403, not 404"
+        )
+
+    def grant_list_data(self, role: iam.Role, *, reason: str) -> None:
         allow(
             role,
             "ListData",
             actions=["s3:ListBucket"],
             resources=[self.data.bucket_arn],
-            reason="list objects; without it a missing object answers 403, not 404",
+            reason=reason,
         )
 
     def grant_write_data(self, role: iam.Role, *prefixes: str, reason: str) -> None:

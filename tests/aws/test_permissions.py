@@ -323,6 +323,32 @@ def test_names_from_a_batch_job(
     assert Need("BatchJobEvent", f"states:{answer}") in used
 
 
+@pytest.mark.parametrize("status", ["Completed", "Failed"])
+def test_vectors_from_batch_jobs(
+    used: set[Need], cloud: Cloud, make_photos: Callable[..., Path], status: str
+) -> None:
+    cloud.bedrock.batch = BatchPlan(polls=1, status=status, minimum=1, processed=0.5)
+    settings = replace(cloud.services.settings, bedrock_batch_minimum=8)
+    wiring.use(replace(cloud.services, workflows=cloud.workflows, settings=settings))
+    configure(cloud.services, "holiday", {})
+    cloud.upload(make_photos(families=2, each=6), "holiday")
+    config = {**NAMED, "embedder": "amazon.titan-embed-image-v1", "labels": "off"}
+    run_id = start(cloud, {**config, "describer": "deterministic"})
+    while cloud.workflows.running(run_id):
+        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
+        batch_job_event.handler({}, None)
+    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
+
+    assert refused(used) == []
+    assert roles(used) >= {"EmbedInBatch", "BatchJobEvent", "BedrockBatch"}
+    answer = "SendTaskSuccess" if status == "Completed" else "SendTaskFailure"
+    assert Need("BatchJobEvent", f"states:{answer}") in used
+    assert Need("Embed", "bedrock:InvokeModel", _model("amazon.titan-embed-image-v1")) in used
+    assert {("Embed", "records"), ("Embed", "bedrock"), ("BedrockBatch", "records")} <= {
+        (need.role, need.resource.split("/")[1]) for need in used if "/" in need.resource
+    }
+
+
 def test_a_run_that_fails(used: set[Need], cloud: Cloud) -> None:
     wiring.use(replace(cloud.services, workflows=cloud.workflows))
     boto3.client("s3").put_object(Bucket="uploads", Key="holiday/no.jpg", Body=b"not a picture")

@@ -68,6 +68,7 @@ def test_one_prefix_one_writer(template: JSON) -> None:
         "StorageData/manifests/*": ["PlanRun"],
         "StorageData/vectors/*": ["Embed"],
         "StorageData/thumbnails/*": ["Embed"],
+        "StorageData/records/*": ["Embed"],
         "StorageData/labels/*": ["Cluster", "Embed", "Label"],
         "StorageData/results/*": ["Workflow"],
         "StorageData/clusters/*": ["Cluster"],

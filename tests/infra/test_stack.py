@@ -150,7 +150,7 @@ def test_who_starts_runs_knows_how(template: JSON) -> None:
     for name in ("ingest", "start_run", "api", "publish", "record_failure"):
         variables = functions[name]["Environment"]["Variables"]
         assert {"SCHEDULE_GROUP", "SCHEDULE_ROLE_ARN", "START_FUNCTION_ARN"} <= set(variables)
-    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event"):
+    for name in ("describe_in_batch", "embed_in_batch", "batch_job_event"):
         assert "BEDROCK_BATCH_ROLE_ARN" in functions[name]["Environment"]["Variables"]
 
 
@@ -174,7 +174,7 @@ def test_data_outlives_the_stack(template: JSON) -> None:
             assert entry["DeletionPolicy"] == "Retain"
 
 
-def test_only_map_results_expire() -> None:
+def test_only_what_passes_between_states_expires() -> None:
     shapes = resources_from_template()
     expiring = [
         rule
@@ -182,7 +182,11 @@ def test_only_map_results_expire() -> None:
         for rule in shape["LifecycleConfiguration"]["Rules"]
         if "ExpirationInDays" in rule
     ]
-    assert [(rule["Prefix"], rule["ExpirationInDays"]) for rule in expiring] == [("results/", 30)]
+    assert [(rule["Prefix"], rule["ExpirationInDays"]) for rule in expiring] == [
+        ("results/", 30),
+        ("records/", 30),
+        ("bedrock/", 30),
+    ]
 
 
 def test_table_is_on_demand_and_recoverable(template: JSON) -> None:

@@ -70,6 +70,11 @@ class BatchPlan:
         processed: share of the records that are processed at all before the job ends.
         seed: of the order of the output.
         hidden: looks at the list during which a new job does not show in it yet.
+        lose: record ids that the output does not have.
+        repeat: record ids that the output has twice.
+        torn: the last line of each output file is cut in half, as when a job is stopped.
+        refuse: words in the names of jobs that cannot be created.
+        weight: bytes of input that a job may have.
     """
 
     polls: int | None = 1
@@ -79,6 +84,11 @@ class BatchPlan:
     processed: float = 1.0
     seed: int = 1
     hidden: int = 0
+    lose: frozenset[str] = frozenset()
+    repeat: frozenset[str] = frozenset()
+    torn: bool = False
+    refuse: frozenset[str] = frozenset()
+    weight: int = 5_000_000_000
 
 
 @dataclass
@@ -129,6 +139,7 @@ class FakeBedrock:
         self.checked: list[str] = []
         self.jobs: dict[str, _Job] = {}
         self.creations = 0
+        self.invocations = 0
 
     @contextmanager
     def serve(self) -> Iterator["FakeBedrock"]:
@@ -180,8 +191,12 @@ class FakeBedrock:
                 "AccessDeniedException",
                 "You don't have access to the model with the specified model ID.",
             )
-        body = json.loads(request["body"])
-        if "titan-embed-image" in request["modelId"]:
+        answer = self._embed(request["modelId"], json.loads(request["body"]))
+        self.invocations += 1
+        return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
+
+    def _embed(self, model: str, body: JSON) -> JSON:
+        if "titan-embed-image" in model:
             self._refuse(body["inputImage"])
             size = body["embeddingConfig"]["outputEmbeddingLength"]
             answer: JSON = {"embedding": _vector(body["inputImage"], size), "message": None}
@@ -194,7 +209,7 @@ class FakeBedrock:
             self._refuse(picture)
             row = _vector(picture, asked["embeddingDimension"])
             answer = {"embeddings": [{"embeddingType": "IMAGE", "embedding": row}]}
-        return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
+        return answer
 
     def _refuse(self, picture: str) -> None:
         if self.refuses(base64.b64decode(picture)):
@@ -242,7 +257,8 @@ class FakeBedrock:
     def _create_job(self, request: JSON) -> JSON:
         self._maybe_throttle()
         self.creations += 1
-        if request["modelId"] == self.refuse_jobs_of:
+        named = any(word in request["jobName"] for word in self.batch.refuse)
+        if named or request["modelId"] == self.refuse_jobs_of:
             raise AwsError("ServiceQuotaExceededException", "Too many jobs of this model")
         for job in self.jobs.values():
             if job.request["clientRequestToken"] == request["clientRequestToken"]:
@@ -294,15 +310,18 @@ class FakeBedrock:
 
     def _end(self, job: _Job) -> None:
         source = job.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
-        records = [json.loads(line) for line in _read(source).splitlines()]
-        ids = [record["recordId"] for record in records]
+        files = {uri: _read(uri) for uri in _files(source)}
+        assert all(uri.endswith(".jsonl") for uri in files), "only .jsonl files hold records"
+        records = {
+            uri: [json.loads(line) for line in data.splitlines()] for uri, data in files.items()
+        }
+        ids = [record["recordId"] for rows in records.values() for record in rows]
         assert len(set(ids)) == len(ids), "record ids are unique"
-        plan = self._plan(job)
-        if len(records) < plan.minimum:
-            job.status = "Failed"
-        else:
-            job.status = plan.status
-            self._write_output(job, records, source)
+        weight = sum(len(data) for data in files.values())
+        fits = self.batch.minimum <= len(ids) <= 50_000 and weight <= self.batch.weight
+        job.status = self.batch.status if fits else "Failed"
+        if fits:
+            self._write_output(job, records)
         self.events.append(
             {
                 "source": "aws.bedrock",
@@ -318,38 +337,53 @@ class FakeBedrock:
             }
         )
 
-    def _write_output(self, job: _Job, records: list[JSON], source: str) -> None:
-        plan, model = self._plan(job), job.request["modelId"]
-        done = records[: round(len(records) * plan.processed)]
-        lines = []
-        for record in done:
-            asked = _decoded(record["modelInput"])
-            shape = _RUNTIME.operation_model("Converse").input_shape
-            assert shape is not None
-            report = ParamValidator().validate(asked | {"modelId": "of the job"}, shape)
-            assert not report.has_errors(), report.generate_report()
-            if record["recordId"] in plan.fail:
-                result = {"error": {"errorCode": 400, "errorMessage": "content was filtered"}}
-            else:
-                self._check_modalities(asked | {"modelId": model})
-                said = _answer(self.reply(asked | {"modelId": model}))
-                answer = check_answer("bedrock-runtime", "Converse", said)
-                result = {"modelOutput": answer}
-            lines.append({"recordId": record["recordId"], **result})
-        random.Random(plan.seed).shuffle(lines)
-        failed = sum("error" in line for line in lines)
-        job.counts = {
-            "totalRecordCount": len(records),
-            "processedRecordCount": len(done),
-            "successRecordCount": len(done) - failed,
-            "errorRecordCount": failed,
-        }
+    def _write_output(self, job: _Job, files: dict[str, list[JSON]]) -> None:
         output = job.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"].rstrip("/")
         folder = f"{output}/{job.arn.rpartition('/')[2]}"
-        name = source.rpartition("/")[2]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        _write(f"{folder}/{name}.out", text.encode())
+        plan = self._plan(job)
+        total = processed = failed = 0
+        for source, records in files.items():
+            done = records[: round(len(records) * plan.processed)]
+            lines = [self._output(job, record) for record in done]
+            total, processed = total + len(records), processed + len(done)
+            failed += sum("error" in line for line in lines)
+            lines = [line for line in lines if line["recordId"] not in plan.lose]
+            lines += [line for line in lines if line["recordId"] in plan.repeat]
+            random.Random(plan.seed).shuffle(lines)
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            if plan.torn:
+                text = text[: len(text) - len(json.dumps(lines[-1])) // 2]
+            _write(f"{folder}/{source.rpartition('/')[2]}.out", text.encode())
+        job.counts = {
+            "totalRecordCount": total,
+            "processedRecordCount": processed,
+            "successRecordCount": processed - failed,
+            "errorRecordCount": failed,
+        }
         _write(f"{folder}/manifest.json.out", json.dumps(job.counts).encode())
+
+    def _output(self, job: _Job, record: JSON) -> JSON:
+        """One line: the record with what the model said of it, or why it said nothing."""
+        model = job.request["modelId"]
+        if record["recordId"] in self._plan(job).fail:
+            return {**record, "error": {"errorCode": 400, "errorMessage": "content was filtered"}}
+        try:
+            if job.request["modelInvocationType"] == "InvokeModel":
+                answer = self._embed(model, record["modelInput"])
+            else:
+                answer = self._converse_in_batch(model, record["modelInput"])
+        except AwsError as error:
+            return {**record, "error": {"errorCode": 400, "errorMessage": str(error)}}
+        return {**record, "modelOutput": answer}
+
+    def _converse_in_batch(self, model: str, model_input: JSON) -> JSON:
+        asked = _decoded(model_input) | {"modelId": model}
+        shape = _RUNTIME.operation_model("Converse").input_shape
+        assert shape is not None
+        report = ParamValidator().validate(asked, shape)
+        assert not report.has_errors(), report.generate_report()
+        self._check_modalities(asked)
+        return check_answer("bedrock-runtime", "Converse", _answer(self.reply(asked)))
 
 
 def _answer(text: str) -> JSON:
@@ -380,6 +414,15 @@ def _decoded(model_input: JSON) -> JSON:
                 source = part["image"]["source"]
                 source["bytes"] = base64.b64decode(source["bytes"], validate=True)
     return asked
+
+
+def _files(uri: str) -> list[str]:
+    """The object of this address, or those of a folder."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not key.endswith("/"):
+        return [uri]
+    held = s3_backends[_ACCOUNT]["aws"].buckets[bucket].keys
+    return [f"s3://{bucket}/{name}" for name in sorted(held) if name.startswith(key)]
 
 
 def _read(uri: str) -> bytes:

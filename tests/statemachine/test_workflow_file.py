@@ -162,6 +162,62 @@ def test_one_gpu_job_is_not_an_array() -> None:
     assert run(machine).status == "SUCCEEDED"
 
 
+class Jobs(Contracted):
+    """Runs whose plan chose batch inference; ``ending`` answers the token of EmbedInBatch."""
+
+    def __init__(self, ending: str = "succeed") -> None:
+        parts = CONTRACTS["EmbedInBatch"]["input"]["parts"]
+        model = CONTRACTS["EmbedInBatch"]["input"]["model"]
+        changed = with_plan(
+            embed={"placement": "bedrock_batch", "jobs": 1, "parts": parts, "model": model}
+        )
+        embed = copy.deepcopy(CONTRACTS["Embed"])
+        embed["input"]["BatchInput"] |= {"parts": parts, "model": model}
+        super().__init__(Embed=embed, **changed)
+        self.ending = ending
+
+    def invoke(self, function_name: str, payload: Any) -> Any:
+        answer = super().invoke(function_name, payload)
+        if function_name == "embed_in_batch" and self.ending == "succeed":
+            self.tokens.send_task_success(payload["token"], {"jobs": {"embed-1": "done"}})
+        elif function_name == "embed_in_batch" and self.ending == "fail":
+            self.tokens.send_task_failure(payload["token"], "BatchJobFailed", "Expired")
+        elif function_name == "embed_in_batch":
+            raise errors.InvalidInput("too few records")
+        return answer
+
+
+@pytest.mark.parametrize("ending", ["succeed", "fail", "raise"])
+def test_batch_inference_prepares_waits_and_then_embeds_whatever_came_of_it(ending: str) -> None:
+    machine = Jobs(ending)
+    execution = run(machine)
+    assert execution.status == "SUCCEEDED", execution.cause
+    embedding = [n for n in machine.called if n in ("Prepare", "EmbedInBatch", "Embed")]
+    assert embedding == ["Prepare", "EmbedInBatch", "Embed"]
+    manifests = [key for key in machine.written if key.endswith("manifest.json")]
+    assert sorted(key.split("/")[2] for key in manifests) == ["Embed", "Label", "Prepare"]
+
+
+def test_a_batch_that_cannot_be_prepared_is_left_for_later() -> None:
+    class Crashing(Jobs):
+        def invoke(self, function_name: str, payload: Any) -> Any:
+            if payload.get("BatchInput", {}).get("prepare"):
+                self.called.append("Prepare")
+                raise StateError("Runtime.ExitError", "signal: killed")
+            return super().invoke(function_name, payload)
+
+    machine = Crashing()
+    assert run(machine).status == "SUCCEEDED"
+    assert machine.called.count("Prepare") == 1
+    assert machine.called.count("Embed") == 1
+    (left,) = [
+        json.loads(data)
+        for key, data in machine.written.items()
+        if "/Prepare/" in key and "SUCCEEDED" in key
+    ]
+    assert json.loads(left[0]["Output"])["error"] == "Runtime.ExitError"
+
+
 def test_a_large_collection_is_planned_in_turns() -> None:
     class Turns(Contracted):
         def invoke(self, function_name: str, payload: Any) -> Any:

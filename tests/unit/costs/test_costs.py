@@ -23,6 +23,8 @@ from imageclust.errors import InvalidInput, OverBudget
 from imageclust.models import RunConfig
 from imageclust.settings import Settings
 
+TITAN = "amazon.titan-embed-image-v1"
+NOVA = "amazon.nova-2-multimodal-embeddings-v1:0"
 GPU = Place(settings=Settings(gpu_enabled=True, gpu_from=1, gpu_images_a_job=2_000_000))
 
 
@@ -38,8 +40,10 @@ def stage(
     [
         ("labels", {}, None, 10.00, 1000),
         ("labels", {"labels": "exemplars"}, None, 0.40, 0.40),
-        ("embedding", {"embedder": "amazon.titan-embed-image-v1"}, None, 0.60, 60),
-        ("embedding", {"embedder": "amazon.nova-2-multimodal-embeddings-v1:0"}, None, 0.60, 60),
+        ("embedding", {"embedder": TITAN, "embed": "on_demand"}, None, 0.60, 60),
+        ("embedding", {"embedder": NOVA, "embed": "on_demand"}, None, 0.60, 60),
+        ("embedding", {"embedder": TITAN}, None, 0.30, 30),
+        ("embedding", {"embedder": NOVA}, None, 0.30, 30),
         ("embedding", {}, None, 0.20, 20),
         ("embedding", {}, GPU, 0.14, 0.88),
         ("decoding", {}, None, 0.07, 7),
@@ -258,7 +262,12 @@ def test_the_cost_page_states_what_the_estimate_says() -> None:
     asked: dict[str, Callable[[int, int], float]] = {
         "Rekognition labels on every image": lambda n, k: stage(n, k, "labels"),
         "Rekognition labels on exemplars": (lambda n, k: stage(n, k, "labels", labels="exemplars")),
-        "embedding with Titan or Nova": lambda n, k: stage(n, k, "embedding", None, **titan),
+        "embedding with Titan or Nova on demand": (
+            lambda n, k: stage(n, k, "embedding", None, **titan, embed="on_demand")
+        ),
+        "embedding with Titan or Nova in batch inference": (
+            lambda n, k: stage(n, k, "embedding", None, **titan)
+        ),
         "embedding with an ONNX model on Lambda": lambda n, k: stage(n, k, "embedding"),
         "embedding with an ONNX model on one GPU": lambda n, k: stage(n, k, "embedding", GPU),
         "decoding and thumbnails": lambda n, k: stage(n, k, "decoding"),

@@ -14,7 +14,8 @@ data bucket prefix                    written by             holds
 ``results/{run}/{state}/``            the Distributed Maps   the ResultWriter's files
 ``clusters/{digest}/``                ClusterImages          assignments, clusters, matrix
 ``descriptions/{digest}/``            DescribeClusters       names by cluster
-``bedrock/{run}/``                    DescribeInBatch        batch inference input, output
+``records/{run}/``                    PrepareEmbeddings      batch inference input: pictures
+``bedrock/{run}/``                    DescribeInBatch, Bedrock: batch inference input, output
 ``exports/{run}/``                    PublishRun             what people download
 ``models/``                           ops or the CLI         ONNX files and cards
 ====================================  =====================  ==========================
@@ -96,6 +97,15 @@ def descriptions_key(digest: str) -> str:
 
 def bedrock_key(run_id: str, name: str) -> str:
     return f"bedrock/{run_id}/{name}"
+
+
+def records_key(run_id: str, part: int, name: str) -> str:
+    """Records of one batch inference job lie in one folder; no name gives the folder."""
+    return f"records/{run_id}/{part:02d}/{name}"
+
+
+def record_facts_key(run_id: str, batch: str) -> str:
+    return f"records/{run_id}/facts/{batch}.jsonl"
 
 
 def export_key(run_id: str, name: str) -> str:

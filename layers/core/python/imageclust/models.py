@@ -69,6 +69,7 @@ class RunConfig:
     describer: str = "auto"
     descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
+    embed: Literal["auto", "on_demand"] = "auto"
     duplicates: Literal["exact", "confirmed"] = "exact"
     max_cost_usd: float | None = None
 

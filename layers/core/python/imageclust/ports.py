@@ -229,6 +229,35 @@ class Batch(Protocol[_S_contra, _A_co]):
 BatchDescriber = Batch[ClusterBrief, ClusterName]
 
 
+class BatchEmbedder(Protocol):
+    """Embeddings as asynchronous jobs over folders of records: Bedrock batch inference.
+
+    Models on this machine have no such jobs: there the question is answered with None.
+    """
+
+    key: str
+    dimension: int
+    min_side: int
+    records_a_job: int
+    """Most records of one job, however much a picture weighs."""
+
+    def record(self, image_id: str, pixels: NDArray[np.uint8]) -> bytes:
+        """A line of a job's input. Raises InvalidInput for a picture that no request can hold."""
+        ...
+
+    def submit(self, *, job: str, source: str, output: str) -> None:
+        """Start the job named ``job`` (idempotent by name) over a folder of records."""
+        ...
+
+    def status(self, *, job: str) -> str:
+        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
+        ...
+
+    def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
+        """``(dimension,)`` vectors by image id for all records; NaN where there is none."""
+        ...
+
+
 class Workflows(Protocol):
     """Starts and watches executions: Step Functions, or the local runner."""
 

@@ -19,6 +19,7 @@ from imageclust.errors import InvalidInput, RejectedImage, UnknownModel
 from imageclust.labels.request import LabelRequest
 from imageclust.ports import (
     BatchDescriber,
+    BatchEmbedder,
     Describer,
     Events,
     JointModel,
@@ -73,6 +74,7 @@ class Services:
     open_labeler: Callable[[str], Labeler | None]
     open_joint: Callable[[str, str, str], JointModel | None]
     open_describer: Callable[[str, bool], Describer]
+    open_batch_embedder: Callable[[str], BatchEmbedder | None]
     open_batch_describer: Callable[[str, bool], BatchDescriber | None]
     take_usage: Callable[[], dict[str, float]]
     close: Callable[[], None]
@@ -171,6 +173,7 @@ def local_services(
         model_sees=lambda _name: False,
         open_embedder=models.embedder,
         open_text=models.text,
+        open_batch_embedder=lambda _name: None,
         open_labeler=models.labeler,
         open_joint=models.joint,
         open_describer=open_describer,
@@ -186,7 +189,8 @@ def aws_services(settings: Settings) -> Services:
     """Everything on AWS, as the settings name it. Clients are made at their first use."""
     from imageclust.adapters.aws.bedrock_batch import BedrockBatch
     from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
-    from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
+    from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder, BedrockEmbedder
+    from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
     from imageclust.adapters.aws.bedrock_models import check_model, model_sees
     from imageclust.adapters.aws.clients import Clients
     from imageclust.adapters.aws.dynamo_table import DynamoTable
@@ -214,6 +218,12 @@ def aws_services(settings: Settings) -> Services:
         if name.startswith("amazon."):
             return BedrockEmbedder(clients, name)
         return models.embedder(name, preprocess)
+
+    def open_batch_embedder(name: str) -> BatchEmbedder | None:
+        if not name.startswith("amazon."):
+            return None
+        jobs = BedrockJobs(clients, role_arn=settings.bedrock_batch_role_arn)
+        return BedrockBatchEmbedder(BedrockEmbedder(clients, name), jobs)
 
     def resolve_embedder(name: str) -> str:
         return name if name.startswith("amazon.") else models.embedder_name(name)
@@ -300,6 +310,7 @@ def aws_services(settings: Settings) -> Services:
         model_sees=lambda name: name != "deterministic" and all(map(seeing, models_of(name))),
         open_embedder=open_embedder,
         open_text=models.text,
+        open_batch_embedder=open_batch_embedder,
         open_labeler=open_labeler,
         open_joint=open_joint,
         open_describer=open_describer,

@@ -196,6 +196,13 @@ def in_batch(clusters: int, config: RunConfig, settings: Settings) -> bool:
     return 0 < settings.bedrock_batch_minimum <= clusters
 
 
+def embeds_in_batch(images: int, config: RunConfig, settings: Settings) -> bool:
+    """Whether a run embeds so many new images by batch inference jobs of Bedrock."""
+    least = settings.bedrock_batch_minimum  # 0: there is no such service here
+    bedrock = config.embedder.startswith("amazon.")
+    return bedrock and config.embed == "auto" and 0 < least <= images
+
+
 Row = tuple[str, str, dict[str, float]]
 
 
@@ -280,7 +287,10 @@ class _Count:
         name, settings = self.config.embedder, self.settings
         if name.startswith("amazon."):
             figure = "nova_embed_image" if "nova" in name else "titan_embed_image"
-            return "embedding", f"{embed:,} images, Bedrock", {figure: embed}
+            batch = embeds_in_batch(embed, self.config, settings)
+            share = self.prices.usd["batch_share"] if batch else 1.0
+            what = f"{embed:,} images, Bedrock, {'batch' if batch else 'on demand'}"
+            return "embedding", what, {figure: embed * share}
         if settings.gpu_enabled and embed >= settings.gpu_from:
             jobs = min(10, math.ceil(embed / settings.gpu_images_a_job))
             seconds = embed / GPU_IMAGES_A_SECOND + jobs * GPU_START_SECONDS
@@ -291,6 +301,8 @@ class _Count:
 
     def _workflow(self, embed: int, label: int) -> Row:
         batches = math.ceil(embed / self.settings.embed_batch)
+        if embeds_in_batch(embed, self.config, self.settings):
+            batches *= 2  # records are written, then answers are read
         batches += math.ceil(label / self.settings.label_batch)
         # Clustering and publishing: ten seconds and a millisecond an image, in one function.
         gb_seconds = (10 + self.images / 1000) * LAMBDA_GB

@@ -128,7 +128,11 @@ def settle_batch_jobs(services: Services) -> JSON:
 
 
 def _job_state(services: Services, item: JSON, job: str) -> str:
-    batch = services.open_batch_describer(item["jobs"][job], False)
+    batch = (
+        services.open_batch_embedder(item["embedder"])
+        if "embedder" in item
+        else services.open_batch_describer(item["jobs"][job], False)
+    )
     state = "failed" if batch is None else batch.status(job=job)
     fresh = time.time() - item["saved"] < _CREATION_SECONDS
     return "running" if state == "unknown" and fresh else state

@@ -38,7 +38,9 @@ class EmbedBatch:
 
     ``model`` is ``embedder/preprocess`` as the plan froze it. ``labeler`` names the labeler whose
     labels come from the same inference, if there is one. ``failed`` is set when these images,
-    one at a time, took the function down: they are to be recorded, not tried again.
+    one at a time, took the function down: they are to be recorded, not tried again. ``parts`` are
+    what the first image ids of each batch inference job of the run begin with, none without such
+    jobs; with ``prepare`` their records are to be written, not vectors.
     """
 
     run_id: str
@@ -46,13 +48,23 @@ class EmbedBatch:
     images: tuple[ImageRef, ...]
     labeler: str = ""
     failed: RejectedImage | None = None
+    parts: tuple[str, ...] = ()
+    prepare: bool = False
 
     @classmethod
     def from_json(cls, data: JSON) -> EmbedBatch:
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
         failed = failure_as_rejection(data["failed"]) if "failed" in data else None
-        return cls(batch["run_id"], batch["model"], images, batch.get("labeler", ""), failed)
+        return cls(
+            run_id=batch["run_id"],
+            model=batch["model"],
+            images=images,
+            labeler=batch.get("labeler", ""),
+            failed=failed,
+            parts=tuple(batch.get("parts", ())),
+            prepare=batch.get("prepare", False),
+        )
 
 
 def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
@@ -80,58 +92,86 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         vectors = features.astype(np.float16)
         # Before the vectors: an image with a stored vector has its labels stored too.
         store_labels(services, joint.labeler, images, processed, answers)
-    processed, vectors = _without_refused(processed, vectors)
-    shard = keys.shard_id(image.image_id for image in images)
-    bucket = services.settings.data_bucket
     rows: list[JSON] = []
-    pointers: list[JSON] = []
-    data = npy_bytes(vectors)
-    row = count()
     for image, item in zip(images, processed, strict=True):
+        fact: JSON = {"image_id": image.image_id}
+        if isinstance(item, RejectedImage):
+            rows.append(fact | rejection(item))
+            continue
+        thumbnail = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image.image_id))
+        services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
+        rows.append(fact | facts_of(item))
+    return store_shard(
+        services, embedder.key, rows, vectors, reused=len(batch.images) - len(images)
+    )
+
+
+def store_shard(
+    services: Services,
+    embedder: str,
+    rows: list[JSON],
+    vectors: NDArray[np.float16],
+    *,
+    reused: int,
+) -> JSON:
+    """Write one shard, its sidecar and the pointers to it; returns counts and the shard's name.
+
+    Args:
+        services: where to.
+        embedder: its key.
+        rows: facts of each image, or why it is rejected.
+        vectors: ``(n, d)`` float16 of those that are not rejected, in order; a row that is not
+            finite is of a picture that the embedder refused.
+        reused: images of the batch that were stored before.
+    """
+    usable = np.asarray(np.isfinite(vectors).all(axis=1))
+    told = iter(usable)
+    refused = RejectedImage("unsupported", "The embedding model does not take this picture.")
+    rows = [
+        row
+        if "rejected" in row or next(told)
+        else {"image_id": row["image_id"]} | rejection(refused)
+        for row in rows
+    ]
+    vectors = vectors[usable]
+    shard = keys.shard_id(row["image_id"] for row in rows)
+    data = npy_bytes(vectors)
+    sidecar: list[JSON] = []
+    pointers: list[JSON] = []
+    place = count()
+    for row in rows:
         pointer: JSON = {
-            "pk": keys.vector_pk(embedder.key, image.image_id),
+            "pk": keys.vector_pk(embedder, row["image_id"]),
             "sk": keys.POINTER_SK,
         }
-        if isinstance(item, RejectedImage):
-            fact: JSON = {"rejected": {"kind": item.kind, "reason": item.reason}}
-            pointer |= fact
+        if "rejected" in row:
+            sidecar.append(row)
+            pointer |= {"rejected": row["rejected"]}
         else:
-            thumbnail = keys.join_uri(bucket, keys.thumbnail_key(image.image_id))
-            services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
-            fact = {"row": next(row), **facts_of(item)}
-            pointer |= {"shard": shard, "row": fact["row"], "size": len(data)}
+            sidecar.append({"image_id": row["image_id"], "row": next(place), **row})
+            pointer |= {"shard": shard, "row": sidecar[-1]["row"], "size": len(data)}
         # A fault of the machine is not a property of the bytes: the next run tries again.
-        if not (isinstance(item, RejectedImage) and item.kind == "unreadable"):
+        if row.get("rejected", {}).get("kind") != "unreadable":
             pointers.append(pointer)
-        rows.append({"image_id": image.image_id, **fact})
-    services.store.write(keys.join_uri(bucket, keys.vector_key(embedder.key, shard)), data)
+    bucket = services.settings.data_bucket
+    services.store.write(keys.join_uri(bucket, keys.vector_key(embedder, shard)), data)
     services.store.write(
-        keys.join_uri(bucket, keys.sidecar_key(embedder.key, shard)),
-        to_json_lines(rows),
+        keys.join_uri(bucket, keys.sidecar_key(embedder, shard)),
+        to_json_lines(sidecar),
         content_type="application/jsonl",
     )
     services.table.put_many(pointers)
     return {
         "shard": shard,
         "embedded": len(vectors),
-        "rejected": len(images) - len(vectors),
-        "reused": len(batch.images) - len(images),
+        "rejected": len(rows) - len(vectors),
+        "reused": reused,
     }
 
 
-def _without_refused(
-    processed: list[Processed | RejectedImage], vectors: NDArray[np.float16]
-) -> tuple[list[Processed | RejectedImage], NDArray[np.float16]]:
-    """A picture that the embedder gave no numbers for is rejected; its row goes."""
-    usable = np.asarray(np.isfinite(vectors).all(axis=1))
-    told = iter(usable)
-    kept = [
-        RejectedImage("unsupported", "The embedding model does not take this picture.")
-        if not isinstance(item, RejectedImage) and not next(told)
-        else item
-        for item in processed
-    ]
-    return kept, vectors[usable]
+def rejection(reason: RejectedImage) -> JSON:
+    """What a sidecar and a pointer say of an image that has no vector."""
+    return {"rejected": {"kind": reason.kind, "reason": reason.reason}}
 
 
 def _record_failed(
@@ -152,7 +192,7 @@ def _record_failed(
         {
             "pk": keys.vector_pk(embedder.key, image.image_id),
             "sk": keys.POINTER_SK,
-            "rejected": {"kind": batch.failed.kind, "reason": batch.failed.reason},
+            **rejection(batch.failed),
         }
         for image in images
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
-from imageclust.costs import Cached, Place, estimate, within_budget
+from imageclust.costs import Cached, Place, embeds_in_batch, estimate, within_budget
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
@@ -118,7 +118,7 @@ def plan_run(
         "sees": [name for name in config.describers if services.model_sees(name)],
         "estimate": expected.by_stage(),
         "embed": {
-            **_place_embedding(services, len(to_embed)),
+            **_place_embedding(services, config, to_embed),
             "model": f"{config.embedder}/{config.preprocess}",
             "labeler": asked if every is not None and joint is not None else "",
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "embed")},
@@ -159,16 +159,34 @@ def clustering_config(config: RunConfig) -> ClusteringConfig:
     )
 
 
-def _place_embedding(services: Services, count: int) -> JSON:
-    settings = services.settings
+def _place_embedding(services: Services, config: RunConfig, images: Sequence[ImageRef]) -> JSON:
+    """Where the images are embedded and why.
+
+    ``parts`` are what the first image ids of each batch inference job begin with.
+    """
+    settings, count = services.settings, len(images)
+    batch = services.open_batch_embedder(config.embedder)
+    place: JSON = {"placement": "lambda", "jobs": 0, "parts": []}
     if count == 0:
-        return {"placement": "none", "jobs": 0, "why": "every vector is already stored"}
+        return {**place, "placement": "none", "why": "every vector is already stored"}
+    if batch is not None:
+        least = settings.bedrock_batch_minimum
+        if config.embed == "on_demand":
+            return {**place, "why": "the run asks for embeddings on demand"}
+        if not embeds_in_batch(count, config, settings):
+            return {**place, "why": f"{count} images, below the {least} of a batch inference job"}
+        size = settings.embed_batch  # a part ends where a batch of the map does
+        jobs = math.ceil(count / (batch.records_a_job // size * size))
+        step = math.ceil(count / jobs / size) * size
+        parts = [image.image_id[:16] for image in images[::step]]
+        why = f"{count} images: batch inference from {least}, at half the price"
+        return {"placement": "bedrock_batch", "jobs": len(parts), "parts": parts, "why": why}
     if settings.gpu_enabled and count >= settings.gpu_from:
         jobs = min(10, math.ceil(count / settings.gpu_images_a_job))
         why = f"{count} images, and GPU jobs take over from {settings.gpu_from}"
-        return {"placement": "gpu", "jobs": jobs, "why": why}
+        return {**place, "placement": "gpu", "jobs": jobs, "why": why}
     why = f"{count} images, below {settings.gpu_from}" if settings.gpu_enabled else "GPU is off"
-    return {"placement": "lambda", "jobs": 0, "why": why}
+    return {**place, "why": why}
 
 
 def _name_files(

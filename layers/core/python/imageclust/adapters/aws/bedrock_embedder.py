@@ -133,6 +133,11 @@ class BedrockEmbedder:
         """``(dimension,)`` float32, L2-normalised, from an answer's body. Raises CorruptData."""
         return _normalised(self._vector(answer)[None]).reshape(-1)
 
+    def count_batch(self, images: int) -> None:
+        """Note what a batch inference job was paid for."""
+        figure = "nova_embed_image" if "nova" in self.model_id else "titan_embed_image"
+        self._clients.meter.add(f"batch_{figure}", images)
+
     def _rows(self, make: Callable[[Any], JSON], items: Sequence[Any]) -> NDArray[np.float32]:
         if not len(items):
             return np.zeros((0, self.dimension), dtype=np.float32)
@@ -206,6 +211,7 @@ class BedrockBatchEmbedder:
         self._embedder = embedder
         self._jobs = jobs
         self.key = embedder.key
+        self.dimension = embedder.dimension
         self.min_side = embedder.min_side
 
     def record(self, image_id: str, pixels: NDArray[np.uint8]) -> bytes:
@@ -246,6 +252,7 @@ class BedrockBatchEmbedder:
                         found[image_id] = self._embedder.read(answer)
                     except CorruptData:
                         continue
+        self._embedder.count_batch(len(found))
         missing = [image_id for image_id in asked if image_id not in found]
         again = self._embedder.embed_requests([asked[image_id] for image_id in missing])
         return found | dict(zip(missing, again, strict=True))
