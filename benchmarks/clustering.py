@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from imageclust.clustering import ClusteringConfig, adjusted_rand_index, cluster_vectors
-from imageclust.clustering.bounds import bounded_kmeans, fit_bounds
+from imageclust.clustering.bounded import bounded_kmeans, bounded_start
 from imageclust.clustering.density import dbscan_labels, hdbscan_labels, single_linkage
 from imageclust.clustering.geometry import cluster_means, rotate
 from imageclust.clustering.kmeans import inertia_of, kmeans
@@ -240,9 +240,9 @@ def _bounded(bench: Bench, n: int) -> dict[str, Any]:
     low, high = int(0.7 * len(rows) / k), int(1.3 * len(rows) / k) + 1
 
     def work() -> NDArray[np.int32]:
-        start = kmeans(rotate(rows)[0], k).labels
-        held = fit_bounds(rows, start, clusters=(k, k), min_size=low, max_size=high)
-        return bounded_kmeans(rows, held, min_size=low, max_size=high)
+        turned = rotate(rows)[0]
+        start = bounded_start(turned, k, min_size=low, max_size=high)
+        return bounded_kmeans(turned, start, min_size=low, max_size=high)
 
     mine, row = bench.ours(work)
     peer = KMeansConstrained(k, size_min=low, size_max=high, n_init=1, random_state=0)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imageclust.clustering.bounds import bounded_assignment, bounded_kmeans, fit_bounds
+from imageclust.clustering.bounded import bounded_kmeans, bounded_start
+from imageclust.clustering.bounds import bounded_assignment, fit_bounds
 from imageclust.clustering.geometry import cluster_means
 from imageclust.clustering.kmeans import inertia_of, kmeans
 from imageclust.errors import InfeasibleBounds

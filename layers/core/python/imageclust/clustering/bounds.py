@@ -22,11 +22,10 @@ from imageclust.clustering.geometry import (
     nearest_centre,
     squared_distances,
 )
+from imageclust.clustering.prices import settle
 from imageclust.errors import InfeasibleBounds
 
-_PRICE_ROUNDS = 40
 _FEW_MOVES = 30
-_TINY_GAIN = 3e-5
 
 
 def bounded_assignment(
@@ -44,39 +43,22 @@ def bounded_assignment(
         InfeasibleBounds: ``k · min_size ≤ n ≤ k · max_size`` does not hold.
     """
     n, k = cost.shape
-    _check_room(n, k, min_size, max_size)
+    check_room(n, k, min_size, max_size)
     if labels is not None:
-        return _Flow(cost, labels.copy(), min_size, max_size).run()
-    prices = _warm_prices(cost, np.zeros(k), min_size, max_size)
-    return _Flow(cost, _priced(cost, prices), min_size, max_size).run()
+        return Flow(cost, labels.copy(), min_size=min_size, max_size=max_size).run()
+    start = settle(
+        cost, np.zeros(k), min_size=min_size, max_size=max_size, enough=few_moves(n), steps=40
+    )
+    labels = start.labels.astype(np.int32)
+    return Flow(cost, labels, min_size=min_size, max_size=max_size).run()
 
 
-def bounded_kmeans(
-    rows: Floats, labels: Labels, *, min_size: int, max_size: int, rounds: int = 25
-) -> Labels:
-    """Alternate bounded assignment and centres, from a first labelling, until the gain is tiny.
-
-    Prices of one round start the next, so that later flows have little left to move.
-    """
-    k = int(labels.max()) + 1
-    _check_room(len(rows), k, min_size, max_size)
-    prices = np.zeros(k)
-    previous = math.inf
-    at = np.arange(len(rows))
-    for _ in range(rounds):
-        cost = squared_distances(rows, cluster_means(rows, labels, k))
-        prices = _warm_prices(cost, prices, min_size, max_size)
-        flow = _Flow(cost, _priced(cost, prices), min_size, max_size)
-        labels = flow.run()
-        prices = flow.prices(prices)
-        total = float(cost[at, labels].sum(dtype=np.float64))
-        if previous - total <= _TINY_GAIN * abs(total):
-            break
-        previous = total
-    return labels
+def few_moves(n: int) -> int:
+    """Rows that the flow moves as soon as better prices are found."""
+    return max(_FEW_MOVES, n // 500)
 
 
-def _check_room(n: int, k: int, min_size: int, max_size: int) -> None:
+def check_room(n: int, k: int, min_size: int, max_size: int) -> None:
     if not k * min_size <= n <= k * max_size:
         raise InfeasibleBounds(
             f"{n} images cannot form {k} clusters of {min_size} to {max_size} images; "
@@ -84,64 +66,13 @@ def _check_room(n: int, k: int, min_size: int, max_size: int) -> None:
         )
 
 
-def _priced(cost: Floats, prices: Doubles) -> Labels:
-    labels: Labels = (cost + prices.astype(np.float32)).argmin(axis=1).astype(np.int32)
-    return labels
-
-
-def _warm_prices(cost: Floats, prices: Doubles, min_size: int, max_size: int) -> Doubles:
-    """Prices under which the free choice of each row comes near the bounds.
-
-    A step on each cluster's own best price with the others fixed, half of it at a time because all
-    move at once. Any prices will do for correctness: rows that choose by price are assigned at the
-    least cost for the sizes that result.
-    """
-    n, k = cost.shape
-    best, least = prices, math.inf
-    current = prices.copy()
-    for _ in range(_PRICE_ROUNDS):
-        priced = cost + current.astype(np.float32)
-        labels = priced.argmin(axis=1)
-        sizes = cluster_sizes(labels, k)
-        off = np.maximum(sizes - max_size, 0) + np.maximum(min_size - sizes, 0)
-        loose = ((current > 0) & (sizes < max_size)) | ((current < 0) & (sizes > min_size))
-        wrong = int(off.sum()) + int(loose.sum())
-        if wrong < least:
-            best, least = current.copy(), wrong
-        if least <= max(_FEW_MOVES, n // 500):
-            break
-        at = np.arange(n)
-        own = priced[at, labels]
-        priced[at, labels] = np.inf
-        regret = priced.min(axis=1) - own
-        priced[at, labels] = own
-        step = np.zeros(k)
-        for cluster in np.flatnonzero((off > 0) | loose):
-            size, price = int(sizes[cluster]), float(current[cluster])
-            inside = labels == cluster
-            if size > max_size or (price < 0 and size > min_size):
-                excess = size - (max_size if size > max_size else min_size)
-                change = float(np.partition(regret[inside], excess - 1)[excess - 1])
-                step[cluster] = change if size > max_size else min(change, -price)
-            else:
-                lack = (min_size if size < min_size else max_size) - size
-                wish = priced[~inside, cluster] - own[~inside]
-                if len(wish) == 0:
-                    continue
-                lack = min(lack, len(wish))
-                change = float(np.partition(wish, lack - 1)[lack - 1])
-                step[cluster] = -change if size < min_size else -min(change, price)
-        current = current + 0.5 * step
-    return best
-
-
-class _Flow:
+class Flow:
     """Successive shortest paths over clusters; state of one assignment.
 
     ``step[a, b]`` is the least cost of moving one row from a to b, ``mover[a, b]`` that row.
     """
 
-    def __init__(self, cost: Floats, labels: Labels, min_size: int, max_size: int) -> None:
+    def __init__(self, cost: Floats, labels: Labels, *, min_size: int, max_size: int) -> None:
         self.cost = cost
         self.labels = labels
         self.min_size = min_size

@@ -20,8 +20,8 @@ _GAP_REFERENCES = 3
 _STEPS = 20
 _MOST = 300
 _NEAR_PEAK = 0.85
-_EFFORT = KMeansEffort(restarts=2, swaps=30, cheap_rounds=15, full_rounds=10)
-_QUICK = KMeansEffort(restarts=1, swaps=0, cheap_rounds=10, full_rounds=2)
+_EFFORT = KMeansEffort(restarts=2, swaps=30, last_swaps=0, cheap_rounds=15, full_rounds=10)
+_QUICK = KMeansEffort(restarts=1, swaps=0, last_swaps=0, cheap_rounds=10, full_rounds=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ def gap_curve(
 
 
 def _log_inertias(data: Floats, grid: tuple[int, ...], seed: int) -> NDArray[np.float64]:
-    effort = KMeansEffort(restarts=1, swaps=0, cheap_rounds=10, full_rounds=1)
+    effort = KMeansEffort(restarts=1, swaps=0, last_swaps=0, cheap_rounds=10, full_rounds=1)
     return np.array(
         [np.log(max(kmeans(data, k, seed=seed, effort=effort).inertia, 1e-12)) for k in grid]
     )

@@ -17,13 +17,14 @@ from imageclust.clustering.geometry import (
     cluster_sums,
     squared_distances,
 )
-from imageclust.clustering.parallel import in_parallel
+from imageclust.clustering.parallel import in_parallel, one_blas_thread
 
 _CHEAP_COLUMNS = 64
 _SEED_SAMPLE = 12_000
 _TINY_GAIN = 1e-6
 _TILE = 4096
 _SWAP_TURNS = 3
+_SWAPS_A_TURN = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +38,15 @@ class KMeansFit:
 
 @dataclass(frozen=True)
 class KMeansEffort:
-    """How hard to try: restarts and swaps in cheap columns, then Lloyd rounds in full."""
+    """How hard to try.
+
+    Restarts with ``swaps`` each in cheap columns of a sample; then ``last_swaps`` with all rows, in
+    cheap columns; then Lloyd rounds in full.
+    """
 
     restarts: int = 3
     swaps: int = 90
+    last_swaps: int = 150
     cheap_rounds: int = 30
     full_rounds: int = 30
 
@@ -56,7 +62,11 @@ def kmeans(
         seed: of the seeding.
         effort: restarts and rounds.
     """
-    effort = effort or KMeansEffort()
+    with one_blas_thread():
+        return _kmeans(rotated, k, seed, effort or KMeansEffort())
+
+
+def _kmeans(rotated: Floats, k: int, seed: int, effort: KMeansEffort) -> KMeansFit:
     n, d = rotated.shape
     rng = np.random.default_rng((seed, k))
     if k >= n:
@@ -78,6 +88,13 @@ def kmeans(
     if best is None:
         raise ValueError("effort.restarts must be at least 1")
     if len(sample) < n:
+        best = lloyd(cheap, best.centres, rounds=effort.cheap_rounds)
+    for _ in range(effort.last_swaps // _SWAPS_A_TURN if k > 1 else 0):
+        swapped = swap_centres(cheap, best.centres, _SWAPS_A_TURN, rng=rng)
+        fit = lloyd(cheap, swapped, rounds=6)
+        if fit.inertia < best.inertia:
+            best = fit
+    if effort.last_swaps:
         best = lloyd(cheap, best.centres, rounds=effort.cheap_rounds)
     if cheap.shape[1] == d:
         return best

@@ -87,7 +87,9 @@ class SharedWork:
     def _kmeans_fit(self, clusters: int, restart: int) -> KMeansFit:
         key = (clusters, restart)
         if key not in self._fits:
-            effort = KMeansEffort(restarts=2, swaps=60, cheap_rounds=20, full_rounds=15)
+            effort = KMeansEffort(
+                restarts=2, swaps=60, last_swaps=60, cheap_rounds=20, full_rounds=15
+            )
             self._fits[key] = kmeans(
                 self.rotated, clusters, seed=self.seed + 1000 * restart, effort=effort
             )

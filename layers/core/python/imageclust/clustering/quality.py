@@ -18,6 +18,8 @@ from imageclust.clustering.geometry import (
 )
 from imageclust.clustering.parallel import in_parallel
 
+_TILE = 512  # rows whose copy in the cache serves the product and the lengths
+
 
 def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
     """(n,) exact cosine silhouette of each row, in O(n·k·d).
@@ -35,26 +37,29 @@ def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
     if k < 2:
         return result
     sizes = cluster_sizes(labels, k).astype(np.float32)
-    turned = np.ascontiguousarray(cluster_sums(rows, labels, k).T)
-    filled = sizes > 0
+    means = cluster_sums(rows, labels, k)
+    means /= np.maximum(sizes, 1.0)[:, None]
+    turned = np.ascontiguousarray(means.T)
+    empty = np.flatnonzero(sizes == 0)
 
     def fill(part: slice) -> None:
-        own = labels[part]
+        own, x = labels[part], rows[part]
         inside = np.flatnonzero(own >= 0)
-        own, x = own[inside], rows[part][inside]
+        if len(inside) < len(own):
+            own, x = own[inside], x[inside]
         at = np.arange(len(own))
-        sums = x @ turned
+        near = x @ turned
         itself = np.einsum("ij,ij->i", x, x)
-        a = 1.0 - (sums[at, own] - itself) / np.maximum(sizes[own] - 1.0, 1.0)
-        np.divide(sums, -sizes, out=sums, where=filled)
-        sums[:, ~filled] = np.inf
-        sums[at, own] = np.inf
-        b = 1.0 + sums.min(axis=1)
+        size = sizes[own]
+        a = 1.0 - (near[at, own] * size - itself) / np.maximum(size - 1.0, 1.0)
+        near[:, empty] = -np.inf
+        near[at, own] = -np.inf
+        b = 1.0 - near.max(axis=1)
         high = np.maximum(a, b)
-        score = np.where((sizes[own] > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
+        score = np.where((size > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
         result[part.start + inside] = np.clip(score, -1.0, 1.0)
 
-    in_parallel(fill, blocks(n))
+    in_parallel(fill, blocks(n, _TILE))
     return result
 
 

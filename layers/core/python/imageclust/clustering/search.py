@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from imageclust.clustering.bounds import bounded_kmeans, fit_bounds
+from imageclust.clustering.bounded import bounded_kmeans, bounded_start
+from imageclust.clustering.bounds import fit_bounds
 from imageclust.clustering.choice import MeasuredChoice, grid_of_k, measure_choice
 from imageclust.clustering.config import ClusteringConfig, feasible_clusters
 from imageclust.clustering.geometry import (
@@ -29,7 +30,8 @@ from imageclust.clustering.records import SearchEntry
 TOP = 10
 _NEAR_BEST = 0.85
 _LITTLE_NOISE = 0.05
-_MANY = 8000
+_MANY = 12_000
+_MOST_SEARCHED = 256
 Checkpoint = MutableMapping[str, bytes]
 
 
@@ -205,10 +207,18 @@ class _Search:
             k_range = (candidate.clusters, candidate.clusters)
         min_size, max_size = config.min_size or 1, config.max_size or len(rows)
         fitted = fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
-        if candidate.method == "kmeans" and not np.array_equal(fitted, labels):
-            rounds = 25 if len(rows) <= _MANY else 6
-            return bounded_kmeans(rows, fitted, min_size=min_size, max_size=max_size, rounds=rounds)
-        return fitted
+        if candidate.clusters is None or candidate.method != "kmeans":
+            return fitted
+        if np.array_equal(fitted, labels):
+            return fitted
+        rotated, k = self.shared.rotated[self.place], candidate.clusters
+        start = fitted
+        if k <= _MOST_SEARCHED:
+            start = bounded_start(
+                rotated, k, min_size=min_size, max_size=max_size, seed=config.seed
+            )
+        rounds = 25 if len(rows) <= _MANY else 6
+        return bounded_kmeans(rotated, start, min_size=min_size, max_size=max_size, rounds=rounds)
 
 
 class _Store:
