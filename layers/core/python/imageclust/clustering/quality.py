@@ -1,6 +1,7 @@
 """How good a clustering is, with and without known labels."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,28 @@ from imageclust.clustering.geometry import (
     Floats,
     Labels,
     blocks,
-    cluster_means,
     cluster_sizes,
     cluster_sums,
     squared_distances,
 )
 from imageclust.clustering.parallel import in_parallel
 
+_ROUNDING = 1e-6  # of a squared distance between unit rows, from float32 products
 _TILE = 512  # rows whose copy in the cache serves the product and the lengths
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one pass over the rows tells of a labelling with two clusters or more.
+
+    (n,) silhouettes and squared distances to the own mean (0 for outliers), (k, d) means and (k,)
+    sizes.
+    """
+
+    silhouettes: Floats
+    apart: Floats
+    means: Floats
+    sizes: NDArray[np.int64]
 
 
 def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
@@ -31,16 +46,21 @@ def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
         rows: (n, d) float32 of length one (or zero).
         labels: (n,) int32, -1 = outlier, else 0..k-1.
     """
-    n = len(rows)
-    result = np.zeros(n, dtype=np.float32)
-    k = int(labels.max(initial=-1)) + 1
-    if k < 2:
-        return result
-    sizes = cluster_sizes(labels, k).astype(np.float32)
+    if labels.max(initial=-1) < 1:
+        return np.zeros(len(rows), dtype=np.float32)
+    return _pass(rows, labels).silhouettes
+
+
+def _pass(rows: Floats, labels: Labels) -> _Pass:
+    n, k = len(rows), int(labels.max()) + 1
+    silhouettes, apart = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    counts = cluster_sizes(labels, k)
+    sizes = counts.astype(np.float32)
     means = cluster_sums(rows, labels, k)
     means /= np.maximum(sizes, 1.0)[:, None]
     turned = np.ascontiguousarray(means.T)
-    empty = np.flatnonzero(sizes == 0)
+    length = np.einsum("ij,ij->i", means, means)
+    empty = np.flatnonzero(counts == 0)
 
     def fill(part: slice) -> None:
         own, x = labels[part], rows[part]
@@ -49,18 +69,21 @@ def cosine_silhouettes(rows: Floats, labels: Labels) -> Floats:
             own, x = own[inside], x[inside]
         at = np.arange(len(own))
         near = x @ turned
+        home = near[at, own]
         itself = np.einsum("ij,ij->i", x, x)
         size = sizes[own]
-        a = 1.0 - (near[at, own] * size - itself) / np.maximum(size - 1.0, 1.0)
+        a = 1.0 - (home * size - itself) / np.maximum(size - 1.0, 1.0)
         near[:, empty] = -np.inf
         near[at, own] = -np.inf
         b = 1.0 - near.max(axis=1)
         high = np.maximum(a, b)
         score = np.where((size > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
-        result[part.start + inside] = np.clip(score, -1.0, 1.0)
+        silhouettes[part.start + inside] = np.clip(score, -1.0, 1.0)
+        square = itself - 2.0 * home + length[own]
+        apart[part.start + inside] = np.where(square > _ROUNDING, square, 0.0)
 
     in_parallel(fill, blocks(n, _TILE))
-    return result
+    return _Pass(silhouettes, apart, means, counts)
 
 
 def balance(sizes: NDArray[Any]) -> float:
@@ -82,17 +105,23 @@ def composite_score(
 
 
 def davies_bouldin(rows: Floats, labels: Labels) -> float:
-    """Davies & Bouldin 1979, Euclidean, without outliers; 0 for fewer than two clusters."""
-    members, k = labels >= 0, int(labels.max(initial=-1)) + 1
-    if k < 2:
+    """Davies & Bouldin 1979, Euclidean, without outliers; 0 for fewer than two clusters.
+
+    Args:
+        rows: (n, d) float32 of length one (or zero).
+        labels: (n,) int32, -1 = outlier, else 0..k-1.
+    """
+    if labels.max(initial=-1) < 1:
         return 0.0
-    centres = cluster_means(rows, labels, k)
+    return _davies_bouldin(_pass(rows, labels), labels)
+
+
+def _davies_bouldin(seen: _Pass, labels: Labels) -> float:
+    members, k = labels >= 0, len(seen.means)
     spread = np.bincount(
-        labels[members],
-        weights=np.sqrt(_to_own(rows[members], centres, labels[members])),
-        minlength=k,
-    ) / np.maximum(cluster_sizes(labels, k), 1)
-    apart = np.sqrt(squared_distances(centres, centres).astype(np.float64))
+        labels[members], weights=np.sqrt(seen.apart[members]), minlength=k
+    ) / np.maximum(seen.sizes, 1)
+    apart = np.sqrt(squared_distances(seen.means, seen.means).astype(np.float64))
     np.fill_diagonal(apart, np.inf)
     # Two equal centres say nothing about the rest: as in scikit-learn they count as infinity apart.
     apart[apart == 0] = np.inf
@@ -100,19 +129,25 @@ def davies_bouldin(rows: Floats, labels: Labels) -> float:
 
 
 def calinski_harabasz(rows: Floats, labels: Labels) -> float:
-    """Caliński & Harabasz 1974, without outliers; 0 where it is not defined."""
-    members, k = labels >= 0, int(labels.max(initial=-1)) + 1
-    n = int(members.sum())
-    if k < 2 or n <= k:
+    """Caliński & Harabasz 1974, without outliers; 0 where it is not defined.
+
+    Args:
+        rows: (n, d) float32 of length one (or zero).
+        labels: (n,) int32, -1 = outlier, else 0..k-1.
+    """
+    if labels.max(initial=-1) < 1:
         return 0.0
-    inside, own = rows[members], labels[members]
-    centres = cluster_means(rows, labels, k)
-    within = float(_to_own(inside, centres, own).sum())
-    middle = inside.mean(axis=0, dtype=np.float64)
-    sizes = cluster_sizes(labels, k)
-    between = float((sizes * ((centres - middle) ** 2).sum(axis=1)).sum())
-    if within <= 0:
+    return _calinski_harabasz(_pass(rows, labels))
+
+
+def _calinski_harabasz(seen: _Pass) -> float:
+    n, k = int(seen.sizes.sum()), len(seen.means)
+    within = float(seen.apart.sum(dtype=np.float64))
+    if n <= k or within <= 0:
         return 0.0
+    weight = seen.sizes[:, None].astype(np.float64)
+    middle = (weight * seen.means).sum(axis=0) / n
+    between = float((weight * (seen.means - middle) ** 2).sum())
     return between * (n - k) / (within * (k - 1))
 
 
@@ -128,7 +163,8 @@ def measure(
     """
     n = len(labels)
     k = int(labels.max(initial=-1)) + 1
-    silhouettes = cosine_silhouettes(rows, labels)
+    seen = _pass(rows, labels) if k > 1 else None
+    silhouettes = np.zeros(n, dtype=np.float32) if seen is None else seen.silhouettes
     inside = labels >= 0
     count = int(inside.sum())
     silhouette = float(silhouettes[inside].mean(dtype=np.float64)) if count else 0.0
@@ -137,8 +173,8 @@ def measure(
     even = balance(sizes)
     return {
         "silhouette": silhouette,
-        "davies_bouldin": davies_bouldin(rows, labels),
-        "calinski_harabasz": calinski_harabasz(rows, labels),
+        "davies_bouldin": 0.0 if seen is None else _davies_bouldin(seen, labels),
+        "calinski_harabasz": 0.0 if seen is None else _calinski_harabasz(seen),
         "balance": even,
         "noise_share": noise,
         "composite": composite_score(silhouette, even, noise, weights),
@@ -197,14 +233,3 @@ def _entropy(shares: Doubles) -> float:
 
 def _pairs(counts: Doubles) -> Doubles:
     return counts * (counts - 1.0) / 2.0
-
-
-def _to_own(rows: Floats, centres: Floats, labels: Labels) -> Doubles:
-    result = np.empty(len(rows))
-
-    def fill(part: slice) -> None:
-        difference = rows[part] - centres[labels[part]]
-        result[part] = np.einsum("ij,ij->i", difference, difference)
-
-    in_parallel(fill, blocks(len(rows)))
-    return result

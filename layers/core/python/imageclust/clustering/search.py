@@ -18,6 +18,7 @@ from imageclust.clustering.geometry import (
     Floats,
     Labels,
     cluster_means,
+    cluster_sizes,
     distinct_rows,
     nearest_centre,
     relabel_by_size,
@@ -71,7 +72,7 @@ def search(
     if n == 0:
         return SearchOutcome(np.zeros(0, dtype=np.int32), _plain_method(config), {})
     low, high = feasible_clusters(n, config)
-    if high == 1 or len(distinct_rows(rows)[0]) == 1:
+    if high == 1 or (rows == rows[0]).all():
         return _one_group(rows, config, (low, min(high, max(low, 1))))
     return _Search(rows, config, (low, high), checkpoint).run(progress)
 
@@ -201,23 +202,25 @@ class _Search:
             lost = np.flatnonzero(labels < 0)
             labels = labels.copy()
             labels[lost] = nearest_centre(rows[lost], cluster_means(rows, labels, k))
-        low, high = self.feasible
-        k_range = (low, high)
-        if candidate.clusters is not None:
-            k_range = (candidate.clusters, candidate.clusters)
         min_size, max_size = config.min_size or 1, config.max_size or len(rows)
-        fitted = fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
-        if candidate.clusters is None or candidate.method != "kmeans":
-            return fitted
-        if np.array_equal(fitted, labels):
-            return fitted
-        rotated, k = self.shared.rotated[self.place], candidate.clusters
-        start = fitted
-        if k <= _MOST_SEARCHED:
-            start = bounded_start(
-                rotated, k, min_size=min_size, max_size=max_size, seed=config.seed
-            )
-        rounds = 25 if len(rows) <= _MANY else 6
+        k = candidate.clusters
+        if candidate.method == "kmeans" and k is not None and int(labels.max()) + 1 == k:
+            sizes = cluster_sizes(labels, k)
+            if sizes.min() >= min_size and sizes.max() <= max_size:
+                return labels
+            if k <= _MOST_SEARCHED:
+                return self._bounded_kmeans(k, min_size, max_size)
+        k_range = self.feasible if k is None else (k, k)
+        return fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
+
+    def _bounded_kmeans(self, k: int, min_size: int, max_size: int) -> Labels:
+        rotated = self.shared.rotated
+        if len(rotated) < len(self.rows):
+            rotated = rotated[self.place]
+        start = bounded_start(
+            rotated, k, min_size=min_size, max_size=max_size, seed=self.config.seed
+        )
+        rounds = 25 if len(rotated) <= _MANY else 6
         return bounded_kmeans(rotated, start, min_size=min_size, max_size=max_size, rounds=rounds)
 
 
