@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageclust.clustering import quality
 from imageclust.clustering.choice import knee, measure_choice
-from imageclust.clustering.geometry import distinct_rows, relabel_by_size, rotate, unit_rows
+from imageclust.clustering.geometry import (
+    centred_rows,
+    distinct_rows,
+    relabel_by_size,
+    rotate,
+    unit_rows,
+)
 from imageclust.clustering.kmeans import kmeans
 from imageclust.clustering.mixture import mixture
 from imageclust.clustering.stability import stability
@@ -82,6 +88,63 @@ def test_distinct_rows_and_relabelling():
     assert first.tolist() == [0, 1]
     assert place.tolist() == [0, 1, 0, 1]
     assert relabel_by_size(np.array([7, 7, 3, -1, 3, 9])).tolist() == [0, 0, 1, -1, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(0, 40),
+    d=st.integers(1, 6),
+    kind=st.sampled_from(["spread", "copies", "constant", "zeros", "near"]),
+    seed=st.integers(0, 99),
+)
+def test_rows_without_their_mean_have_length_one_or_zero(n, d, kind, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n, d)).astype(np.float32)
+    if kind == "copies":
+        rows = rows[rng.integers(0, max(n // 4, 1), n)] if n else rows
+    elif kind == "constant":
+        rows[:] = rows[:1] if n else rows
+    elif kind == "zeros":
+        rows[rng.random(n) < 0.5] = 0.0
+    elif kind == "near":
+        rows = np.tile(rows[:1], (n, 1)) * (1 + 1e-7 * rows)
+    before = rows.copy()
+    made = centred_rows(rows)
+    assert made.dtype == np.float32
+    assert made.shape == rows.shape
+    assert (rows == before).all()
+    length = np.linalg.norm(made.astype(np.float64), axis=1)
+    assert np.all((length < 1e-9) | (np.abs(length - 1) < 1e-5))
+    if n < 3 or kind in ("constant", "near"):
+        assert np.allclose(made, unit_rows(rows), atol=1e-5)
+
+
+def test_taking_off_the_mean_shows_what_images_do_not_share():
+    rng = np.random.default_rng(0)
+    groups = np.arange(200) % 4
+    shared = np.full(16, 3.0)
+    rows = shared + rng.standard_normal((4, 16))[groups] + 0.2 * rng.standard_normal((200, 16))
+    plain, centred = unit_rows(rows), centred_rows(rows)
+    labels = groups.astype(np.int32)
+    assert (plain @ plain.T).min() > 0.8
+    within = quality.cosine_silhouettes(centred, labels).mean()
+    assert within > quality.cosine_silhouettes(plain, labels).mean()
+    off = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    off = off - off.mean(axis=0)
+    off /= np.linalg.norm(off, axis=1, keepdims=True)
+    assert np.allclose(centred, off, atol=1e-5)
+
+
+def test_a_row_that_is_the_mean_becomes_zero():
+    rows = np.array([[1, 0, 0], [-1, 0, 0], [0, 0, 0], [0, 1, 0], [0, -1, 0]], dtype=np.float32)
+    assert centred_rows(rows).tolist() == rows.tolist()
+
+
+def test_scores_of_exact_copies_have_no_rounding_in_them():
+    rows = unit_rows(np.random.default_rng(0).standard_normal((3, 40)))[np.arange(90) % 3]
+    labels = (np.arange(90) % 3).astype(np.int32)
+    assert quality.davies_bouldin(rows, labels) == 0.0
+    assert quality.calinski_harabasz(rows, labels) == 0.0
 
 
 def test_kmeans_inertia_is_near_scikit_learns():

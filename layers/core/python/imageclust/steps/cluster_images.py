@@ -178,8 +178,10 @@ class _Found:
 
 
 def _fused(found: _Found, *, weight: float, seed: int) -> NDArray[np.float32]:
-    """The voters' vectors, with their labels beside them when there are any."""
-    vectors = found.voters.vectors
+    """The voters' vectors without their mean, with their labels beside them when there are any."""
+    from imageclust.clustering.geometry import centred_rows
+
+    vectors = centred_rows(found.voters.vectors)
     if not found.labels or weight == 0:
         return vectors
     block = label_block([found.labels.get(image_id, ()) for image_id in found.voters.image_ids])
