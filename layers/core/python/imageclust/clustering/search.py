@@ -203,14 +203,15 @@ class _Search:
             labels = labels.copy()
             labels[lost] = nearest_centre(rows[lost], cluster_means(rows, labels, k))
         min_size, max_size = config.min_size or 1, config.max_size or len(rows)
-        k = candidate.clusters
-        if candidate.method == "kmeans" and k is not None and int(labels.max()) + 1 == k:
-            sizes = cluster_sizes(labels, k)
+        asked = candidate.clusters
+        found = int(labels.max()) + 1
+        if candidate.method == "kmeans" and asked is not None and asked == found:
+            sizes = cluster_sizes(labels, asked)
             if sizes.min() >= min_size and sizes.max() <= max_size:
                 return labels
-            if k <= _MOST_SEARCHED:
-                return self._bounded_kmeans(k, min_size, max_size)
-        k_range = self.feasible if k is None else (k, k)
+            if asked <= _MOST_SEARCHED:
+                return self._bounded_kmeans(asked, min_size, max_size)
+        k_range = self.feasible if asked is None else (asked, asked)
         return fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
 
     def _bounded_kmeans(self, k: int, min_size: int, max_size: int) -> Labels:
