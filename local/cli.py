@@ -81,7 +81,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.add_argument("--label-weight", type=float, metavar="W",
                      help="say of the labels beside the vectors, 0 (none) to 1")  # fmt: skip
     run.add_argument("--duplicates", choices=["exact", "confirmed"],
-                     help="only equal files, or also pictures confirmed as copies")  # fmt: skip
+                     help="equal files only, or confirmed copies too (the default)")  # fmt: skip
     run.add_argument("--method", metavar="M", choices=get_args(Method),
                      help=", ".join(get_args(Method)))  # fmt: skip
     run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")

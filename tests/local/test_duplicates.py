@@ -12,8 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from local.cli import main
+from local.demo import FAMILIES, make_demo
 from tests.conftest import jpeg, picture
 
 EACH = 6
@@ -23,10 +25,15 @@ def run(folder: Path, photos: Path, *options: str) -> tuple[dict[str, dict[str, 
     """Rows of ``assignments.csv`` by path, and the run's record."""
     out = folder / "out"
     arguments = ["run", str(photos), "--home", str(folder / "home"), "--out", str(out)]
-    options = options if "--duplicates" in options else ("--duplicates", "confirmed", *options)
     assert main([*arguments, "--method", "kmeans", *options]) == 0
     rows = list(csv.DictReader((out / "assignments.csv").read_text().splitlines()))
     return {row["path"]: row for row in rows}, json.loads((out / "run.json").read_text())
+
+
+def drawn(family: int, seed: int) -> NDArray[np.uint8]:
+    """A demo picture with detail of its own: cities and leaves."""
+    draw = FAMILIES[("city", "autumn")[family]]
+    return draw(np.random.default_rng([family, seed]), 384, 288)
 
 
 @pytest.fixture
@@ -35,9 +42,8 @@ def album(tmp_path: Path) -> Path:
     photos = tmp_path / "photos"
     photos.mkdir()
     for family, seed in itertools.product(range(2), range(EACH)):
-        drawn = picture(seed, family=family, size=(384, 288))
-        (photos / f"{family}-{seed}.jpg").write_bytes(jpeg(drawn))
-    first = picture(0, family=0, size=(384, 288))
+        (photos / f"{family}-{seed}.jpg").write_bytes(jpeg(drawn(family, seed)))
+    first = drawn(0, 0)
     small = cv2.resize(first, (192, 144), interpolation=cv2.INTER_AREA)
     (photos / "a small one.jpg").write_bytes(jpeg(small))
     (photos / "b small one again.jpg").write_bytes(jpeg(small))
@@ -144,6 +150,17 @@ def test_bounds_count_the_pictures_that_vote(
     arguments += ["--duplicates", "confirmed"]
     assert main([*arguments, "--clusters", str(2 * EACH + 2)]) == 2
     assert f"{2 * EACH} images cannot form {2 * EACH + 2} clusters" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_demo_has_its_three_copies_and_no_other(tmp_path: Path) -> None:
+    """Night skies, sunsets and chess boards lie on each other as if they were copies."""
+    make_demo(tmp_path / "demo")
+    rows, record = run(tmp_path, tmp_path / "demo")
+    assert record["config"]["duplicates"] == "confirmed"
+    assert record["counts"]["duplicates"] == 3
+    copies = {path for path, row in rows.items() if row["status"] == "duplicate"}
+    assert copies == {f"odds and ends/copy of autumn-0{n}.jpg" for n in (1, 2, 3)}
 
 
 @pytest.mark.shared

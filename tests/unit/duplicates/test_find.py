@@ -12,6 +12,8 @@ from imageclust.duplicates import DuplicateReport, Pictures, Thresholds, find_du
 from imageclust.errors import InvalidInput
 from imageclust.images import decode_image, fingerprint
 
+from local.demo import FAMILIES
+
 SHARED = Path(__file__).parents[4] / "shared"
 
 
@@ -126,6 +128,52 @@ def test_two_shots_of_different_times_are_a_burst_however_alike():
 def test_plain_pictures_are_never_copies():
     pictures = [np.full((64, 64, 3), level, np.uint8) for level in (20, 20, 200)]
     assert find_duplicates(look(pictures, near(pictures)), pictures.__getitem__).groups == ()
+
+
+@pytest.mark.parametrize("family", ["night", "sunset", "chess", "stripes", "mountains"])
+def test_pictures_with_little_to_tell_them_by_are_no_copies(family):
+    """An affine map lays any moon on any moon, any board on any board."""
+    draw = FAMILIES[family]
+    pictures = [draw(np.random.default_rng([8, row]), 320, 240) for row in range(12)]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == ()
+    assert report.similar
+
+
+@pytest.mark.parametrize("family", ["night", "chess", "stripes"])
+def test_of_such_pictures_what_lies_pixel_on_pixel_is_a_copy(family):
+    picture = FAMILIES[family](np.random.default_rng(3), 320, 240)
+    turned = np.ascontiguousarray(np.rot90(jpeg(picture, 85)))
+    cropped = np.ascontiguousarray(picture[20:-20, 20:-20])
+    pictures = [picture, turned, cropped]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == ((0, 1),)
+
+
+def test_a_form_filled_in_otherwise_is_another_document():
+    def form(seed):
+        rng = np.random.default_rng(seed)
+        page = np.full((400, 300, 3), 250, np.uint8)
+        for line in range(11):
+            place = (12, 40 + 33 * line)
+            cv2.putText(page, f"Question {line}", place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (20,) * 3)
+            value = str(rng.integers(10**6, 10**8))
+            cv2.putText(page, value, (150, place[1]), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (120, 20, 20))
+        return page
+
+    pictures = [form(seed) for seed in range(6)] + [jpeg(form(0), 60)]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == ((0, 6),)
+
+
+def test_gradients_are_never_copies():
+    pictures = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        corners = rng.integers(0, 256, (2, 2, 3), dtype=np.uint8)
+        pictures.append(cv2.resize(corners, (240, 180), interpolation=cv2.INTER_LINEAR))
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == ()
 
 
 def test_a_pan_is_not_collapsed_into_its_first_frame():

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from imageclust.errors import InvalidInput
 
 Thumbnail = Callable[[int], NDArray[np.uint8] | None]
 
-_FINE_VIEWS_KEPT = 1024  # 48 KB each
+_FINE_VIEWS_KEPT = 256  # 192 KB each
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,27 @@ class Thresholds:
 
     ``cosine``: vectors this close are compared pixel by pixel. ``aligned``: least correlation of
     the coarse alignment to go on. ``structure``, ``worst``, ``overlap``, ``contained``,
-    ``colour``: see ``verify.Match``; all must be reached by a copy. ``member_structure``,
-    ``member_worst``: what a member reached through other copies must show against the keeper
-    itself. ``similar``: cosine of a look-alike. ``pairs_an_image``: most pairs compared for each
-    image.
+    ``colour``: see ``verify.Match``; all must be reached by a copy. ``clash`` and ``hues`` are the
+    most that it may have; with less ``detail`` or more ``repeats`` than these it must be exact.
+    ``member_…``: what a member reached through other copies must show against the keeper itself.
+    ``similar``: cosine of a look-alike. ``pairs_an_image``: most pairs compared for each image.
     """
 
     cosine: float = 0.80
     aligned: float = 0.80
     structure: float = 0.93
     worst: float = 0.85
-    overlap: float = 0.5
+    overlap: float = 0.6
     contained: float = 0.85
     colour: float = 0.75
+    clash: float = 0.01
+    hues: float = 0.006
+    detail: float = 8.0
+    repeats: float = 0.8
     member_structure: float = 0.85
     member_worst: float = 0.60
+    member_clash: float = 0.03
+    member_overlap: float = 0.45
     similar: float = 0.85
     pairs_an_image: int = 8
 
@@ -167,6 +173,13 @@ class _Search:
         self.keep = {place for place, row in enumerate(self.order) if row in keep}
         self.thumbnail = thumbnail
         self.limits = limits
+        self.members = replace(
+            limits,
+            structure=limits.member_structure,
+            worst=limits.member_worst,
+            clash=limits.member_clash,
+            overlap=limits.member_overlap,
+        )
         self.coarse: dict[int, NDArray[np.float32] | None] = {}
         self.fine = lru_cache(_FINE_VIEWS_KEPT)(self._fine_view)
         self.match = lru_cache(None)(self._match)
@@ -190,7 +203,7 @@ class _Search:
         copies, others = [], []
         for a, b in pairs.tolist():
             match, aligned = self.match(a, b)
-            copy = self._is_copy(match, limits.structure, limits.worst)
+            copy = self._is_copy(match)
             if copy and not self._burst(a, b):
                 copies.append((a, b))
             elif copy or aligned >= 0.9 or self._cosine(a, b) >= limits.similar:
@@ -202,7 +215,6 @@ class _Search:
 
         Frames of a slow pan are each a copy of the next, and the last is nothing like the first.
         """
-        limits = self.limits
         left = sorted(component)
         groups = []
         while len(left) > 1:
@@ -212,21 +224,25 @@ class _Search:
                 if place == keeper:
                     continue
                 match, _ = self.match(min(place, keeper), max(place, keeper))
-                same = self._is_copy(match, limits.member_structure, limits.member_worst)
+                same = self._is_copy(match, self.members)
                 (members if same and not self._burst(place, keeper) else rest).append(place)
             if len(members) > 1:
                 groups.append((members, keeper))
             left = rest
         return groups
 
-    def _is_copy(self, match: Match, structure: float, worst: float) -> bool:
-        limits = self.limits
+    def _is_copy(self, match: Match, limits: Thresholds | None = None) -> bool:
+        limits = limits or self.limits
+        tells = match.detail >= limits.detail and match.repeats <= limits.repeats
         return (
-            match.structure >= structure
-            and match.worst >= worst
+            match.structure >= limits.structure
+            and match.worst >= limits.worst
             and match.overlap >= limits.overlap
             and match.contained >= limits.contained
             and match.colour >= limits.colour
+            and match.clash <= limits.clash
+            and match.hues <= limits.hues
+            and (tells or match.exact)
         )
 
     def _best(self, places: Sequence[int]) -> int:

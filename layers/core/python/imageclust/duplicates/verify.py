@@ -3,10 +3,16 @@
 Alignment is by enhanced correlation (Evangelidis and Psarakis, 2008) over affine maps, first at
 32 × 32 in the likeliest of the eight orientations, then at 128 × 128. The comparison is on the
 middle band of detail, so blur, noise and light do not count against a copy, and the worst tenth
-of the detail must agree too, so a moved subject or another print on the same shirt does.
+of the detail must agree too, so a moved subject does. A last look at 256 × 256 finds the blocks
+where both pictures show something and it is not the same: other words on one form, other stars in
+one sky.
+
+An alignment of six numbers fits a moon to any moon and a chess board to any other. So a picture
+whose detail fills few blocks, or that repeats itself, is confirmed only where it lies on the other
+frame on frame and pixel on pixel; one without any detail never is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,8 +23,10 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float32]
 
 COARSE_SIDE = 32
-FINE_SIDE = 128
+MIDDLE_SIDE = 128
+FINE_SIDE = 256
 _BLOCKS = 8
+_FINE_BLOCKS = 16
 _SCALES = (1.0, 0.85, 1.15)
 _SURE = 0.97
 _HOPELESS = 0.6
@@ -26,6 +34,13 @@ _COARSE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-3)
 _FINE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
 _LEAST_OVERLAP = 0.25
 _COLOURFUL = 6.0
+_PLAINLY = 0.7, 0.3  # structure and worst below which there is no need to look closer
+_SEEN = 1.5  # grey levels of fine detail that are more than noise
+_PLAIN = 3.5  # and those that strong compression does not make by itself
+_OTHER_COLOUR = 12.0  # in a and b of Lab
+_CLASH = 0.4  # correlation below which two blocks show different things
+_FRAME_ON_FRAME = 0.01  # of the side, at the corners
+_LEAST_SHOWN = 8  # of the fine blocks
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,10 @@ class Match:
     worst tenth of the detail, both at most 1. ``overlap`` and ``contained`` are the shares of the
     two pictures that both show, the smaller and the larger: a crop is contained in its original,
     two frames of a pan are not in each other. ``colour`` is the agreement of their hues, 1 where
-    either is grey.
+    either is grey. ``clash`` is the share of the finest blocks in which both show detail, but not
+    the same; ``hues`` the share of small cells plainly coloured in both, but not alike. ``detail``
+    is over how many of 64 blocks the detail spreads, ``repeats`` how far the picture is like
+    itself shifted, at most 1. ``exact`` says that frame lies on frame and pixel on pixel.
     """
 
     structure: float
@@ -57,6 +75,11 @@ class Match:
     overlap: float
     contained: float
     colour: float
+    clash: float = 1.0
+    hues: float = 1.0
+    detail: float = 0.0
+    repeats: float = 1.0
+    exact: bool = False
 
 
 NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -70,7 +93,7 @@ def coarse_view(rgb: NDArray[np.uint8]) -> Plane:
 
 
 def fine_view(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, 3) or (h, w) uint8 → (128, 128, 3) uint8."""
+    """(h, w, 3) or (h, w) uint8 → (256, 256, 3) uint8."""
     square = _resized(rgb, FINE_SIDE)
     return square if square.ndim == 3 else np.repeat(square[:, :, None], 3, axis=2)
 
@@ -100,50 +123,149 @@ def align(first: Plane, second: Plane) -> Alignment:
 def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alignment) -> Match:
     """Agreement of two fine views, starting from the alignment of their coarse views."""
     turned = _oriented(second, alignment.orientation)
-    a, b = (_smooth(_grey(view), 1.5) for view in (first, turned))
-    warp = _scaled(alignment.warp, FINE_SIDE / COARSE_SIDE)
+    a, b = (_smooth(_grey(_resized(view, MIDDLE_SIDE)), 1.5) for view in (first, turned))
+    warp = _scaled(alignment.warp, MIDDLE_SIDE / COARSE_SIDE)
     refined = _refined(a, b, warp, _FINE_STOP)
     warp = warp if refined is None else refined
-    both = _overlap(warp, FINE_SIDE, margin=4)
+    both = _overlap(warp, MIDDLE_SIDE, margin=4)
     if both.mean() < _LEAST_OVERLAP:
         return NO_MATCH
-    share_of_first = float(_overlap(warp, FINE_SIDE, margin=0).mean())
+    share_of_first = float(_overlap(warp, MIDDLE_SIDE, margin=0).mean())
     share_of_second = min(1.0, share_of_first * abs(float(np.linalg.det(warp[:, :2]))))
-    b = _warped(b, warp, cv2.BORDER_REPLICATE)
-    p, q = (view - _smooth(view, 6.0) for view in (a, b))
+    p, q = _band(a, _warped(b, warp, cv2.BORDER_REPLICATE), both, sigma=6.0)
     p_sd, q_sd = float(p[both].std()), float(q[both].std())
     if min(p_sd, q_sd) < 0.5:
         return NO_MATCH  # nothing to recognise: a plain wall is nobody's copy
-    p, q = ((view - view[both].mean()) * both / sd for view, sd in ((p, p_sd), (q, q_sd)))
-    structure, worst = _block_agreement(p, q, both)
-    colour = _colour_agreement(first, turned, _scaled(warp, COARSE_SIDE / FINE_SIDE))
+    p, q = p / np.float32(p_sd), q / np.float32(q_sd)
+    blocks = _block_moments(p, q, both, _BLOCKS)
+    structure, worst, detail = _block_agreement(blocks)
+    colour = _colour_agreement(first, turned, _scaled(warp, COARSE_SIDE / MIDDLE_SIDE))
     overlap, contained = sorted((share_of_first, share_of_second))
-    return Match(structure, worst, overlap, contained, colour)
+    match = Match(structure, worst, overlap, contained, colour)
+    if structure < _PLAINLY[0] or worst < _PLAINLY[1]:
+        return match
+    return _looked_closer(
+        replace(match, detail=detail, repeats=_repeats(p, both)), first, turned, warp
+    )
 
 
-def _block_agreement(p: Plane, q: Plane, both: NDArray[np.bool_]) -> tuple[float, float]:
-    side = FINE_SIDE // _BLOCKS
+def _looked_closer(
+    match: Match, first: NDArray[np.uint8], turned: NDArray[np.uint8], warp: Plane
+) -> Match:
+    """The match with what only the fine views show."""
+    warp = _scaled(warp, FINE_SIDE / MIDDLE_SIDE)
+    a, b = (_smooth(_grey(view), 1.0) for view in (first, turned))
+    refined = _refined(a, b, warp, _FINE_STOP)
+    warp = warp if refined is None else refined
+    both = _overlap(warp, FINE_SIDE, margin=6)
+    if both.mean() < _LEAST_OVERLAP:
+        return NO_MATCH
+    p, q = _band(a, _warped(b, warp, cv2.BORDER_REPLICATE), both, sigma=4.0)
+    pp, qq, pq = _block_moments(p, q, both, _FINE_BLOCKS)
+    gain = float(pp.sum() / max(qq.sum(), 1e-9))
+    agreement = pq / np.sqrt(pp * qq + 0.3)
+    # A mark or a blur is detail in one of the two only, and no clash.
+    alike = np.minimum(pp, qq * gain) > np.maximum(pp, qq * gain) / 4
+    clash = (np.minimum(pp, qq) > _PLAIN**2) & alike & (agreement < _CLASH)
+    detailed = (np.maximum(pp, qq * gain) > _PLAIN**2).sum()
+    # One block may be the chance of a strong compression.
+    share = float(max(0, clash.sum() - 1) / max(1, detailed))
+    shown = np.maximum(pp, qq) > _SEEN**2
+    if shown.sum() < _LEAST_SHOWN:
+        return NO_MATCH  # a gradient: its middle band is the frame's edge
+    hues = _other_hues(first, turned, _scaled(warp, COARSE_SIDE / FINE_SIDE))
+    corners = np.array([[x, y] for x in (0, FINE_SIDE) for y in (0, FINE_SIDE)])
+    moved = np.abs(corners @ warp[:, :2].T + warp[:, 2] - corners).max() / FINE_SIDE
+    exact = (
+        moved <= _FRAME_ON_FRAME
+        and float((agreement[shown] < 0.7).mean()) <= 0.05
+        and _same_pixels(first, turned)
+    )
+    return replace(match, clash=share, hues=hues, exact=bool(exact))
+
+
+def _same_pixels(first: NDArray[np.uint8], turned: NDArray[np.uint8]) -> bool:
+    """Whether the two views, not aligned any further, differ by no more than compression does."""
+    a, b = (cv2.GaussianBlur(view, (0, 0), 1.5).astype(np.int16) for view in (first, turned))
+    away = np.abs(a - b)
+    return float(away.mean()) <= 3.0 and float(np.percentile(away, 99.5)) <= 16.0
+
+
+def _band(a: Plane, b: Plane, both: NDArray[np.bool_], *, sigma: float) -> tuple[Plane, Plane]:
+    """The detail finer than ``sigma``, around 0, where both pictures are."""
+    p, q = (view - _smooth(view, sigma) for view in (a, b))
+    return (p - p[both].mean()) * both, (q - q[both].mean()) * both
+
+
+def _block_moments(
+    p: Plane, q: Plane, both: NDArray[np.bool_], blocks: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Variances of p and of q and their covariance, in each block that both at least half fill."""
+    side = len(p) // blocks
 
     def total(plane: Plane) -> NDArray[np.float64]:
-        blocks = plane.reshape(_BLOCKS, side, _BLOCKS, side)
-        return np.asarray(blocks.sum(axis=(1, 3), dtype=np.float64))
+        return np.asarray(
+            plane.reshape(blocks, side, blocks, side).sum(axis=(1, 3), dtype=np.float64)
+        )
 
     count = total(both.astype(np.float32))
     used = count > side * side / 2
     count = np.maximum(count, 1)
     mean_p, mean_q = total(p) / count, total(q) / count
-    pp = total(p * p) / count - mean_p**2
-    qq = total(q * q) / count - mean_q**2
-    pq = total(p * q) / count - mean_p * mean_q
+    pp = np.maximum(total(p * p) / count - mean_p**2, 0)
+    qq = np.maximum(total(q * q) / count - mean_q**2, 0)
+    return pp[used], qq[used], (total(p * q) / count - mean_p * mean_q)[used]
+
+
+def _block_agreement(
+    blocks: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[float, float, float]:
+    """Mean agreement, that of the worst tenth of the detail, and how many blocks have detail."""
+    pp, qq, pq = blocks
+    if not pp.size:
+        return 0.0, 0.0, 0.0
     # Structure and contrast of SSIM (Wang et al., 2004); the constant forgives blocks of noise.
-    agreement = ((2 * pq + 0.15) / (pp + qq + 0.15))[used]
-    if not agreement.size:
-        return 0.0, 0.0
-    weight = ((pp + qq) / 2 + 0.05)[used]
+    agreement = (2 * pq + 0.15) / (pp + qq + 0.15)
+    energy = (pp + qq) / 2
+    weight = energy + 0.05
     weight /= weight.sum()
     order = np.argsort(agreement, kind="stable")
     tenth = min(int(np.searchsorted(np.cumsum(weight[order]), 0.1)), len(order) - 1)
-    return float((agreement * weight).sum()), float(agreement[order][tenth])
+    spread = float(energy.sum() ** 2 / max(float((energy**2).sum()), 1e-12))
+    return float((agreement * weight).sum()), float(agreement[order][tenth]), spread
+
+
+def _repeats(p: Plane, both: NDArray[np.bool_]) -> float:
+    """Highest correlation of the detail with itself, shifted by a twelfth of the side or more."""
+    size = (2 * len(p), 2 * len(p))
+    detail, square, mask = (np.fft.rfft2(x, size) for x in (p, p * p, both.astype(np.float32)))
+
+    def correlated(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(np.fft.irfft2(x * np.conj(y), size))
+
+    energy = correlated(square, mask) * correlated(mask, square)
+    likeness = correlated(detail, detail) / np.sqrt(np.maximum(energy, 1e-3))
+    far = _far(len(p)) & (correlated(mask, mask) > 0.4 * both.sum())
+    return float(likeness[far].max(initial=0.0))
+
+
+@cache
+def _far(side: int) -> NDArray[np.bool_]:
+    """(2 side, 2 side): the shifts, which wrap around, that are a twelfth of the side or more."""
+    shift = np.minimum(np.arange(2 * side), 2 * side - np.arange(2 * side))
+    return np.asarray(np.hypot(shift[:, None], shift[None, :]) >= side / 12)
+
+
+def _other_hues(first: NDArray[np.uint8], second: NDArray[np.uint8], warp: Plane) -> float:
+    """Share of the cells in which both are plainly coloured, and not with the same colour."""
+    both = _overlap(warp, COARSE_SIDE, margin=1)
+    a = _chroma(first)[both]
+    b = _warped(_chroma(second), warp, cv2.BORDER_REPLICATE)[both]
+    if not len(a):
+        return 0.0
+    strength_a, strength_b = np.hypot(a[:, 0], a[:, 1]), np.hypot(b[:, 0], b[:, 1])
+    coloured = np.minimum(strength_a, strength_b) > _OTHER_COLOUR
+    return float((coloured & ((a * b).sum(1) < 0.5 * strength_a * strength_b)).mean())
 
 
 def _colour_agreement(first: NDArray[np.uint8], second: NDArray[np.uint8], warp: Plane) -> float:

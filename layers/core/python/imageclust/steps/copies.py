@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # OpenCV loads where copies are looked for
 
     from imageclust.duplicates import DuplicateReport, Thresholds
 
-_ENGINE = 1  # raise when a change of the search changes what it finds
+_ENGINE = 2  # raise when a change of the search changes what it finds
 _THUMBNAILS_KEPT = 4096  # about 15 KB each
 
 # The thresholds are for learned features. The built-in descriptor has no negative entries and much
