@@ -70,7 +70,7 @@ class RunConfig:
     descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
     embed: Literal["auto", "on_demand"] = "auto"
-    duplicates: Literal["exact", "confirmed"] = "exact"
+    duplicates: Literal["exact", "confirmed"] = "confirmed"
     max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:
