@@ -29,6 +29,7 @@ from uuid import uuid4
 from imageclust import keys
 from imageclust.errors import Conflict, InvalidInput, NotFound, Permanent
 from imageclust.models import JSON
+from imageclust.steps.browse import results_of
 from imageclust.steps.ingest import check_upload_name
 from imageclust.wiring import Services
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -216,7 +217,7 @@ class Gateway:
         if not name:
             return Answer(302, headers=(("Location", f"/gallery/{quote(run_id)}/index.html"),))
         folder, _, file = name.rpartition("/")
-        key = keys.export_key(run_id, name)
+        key = keys.export_key(results_of(self._services, run_id), name)
         if folder == "thumbnails" and _IMAGE_ID.fullmatch(file):
             key = keys.thumbnail_key(file.removesuffix(".webp"))
         return self._send(keys.join_uri(self._services.settings.data_bucket, key), _EXPORTS)

@@ -1,11 +1,14 @@
 """A progress bar for each stage of a run, on the terminal."""
 
-from types import TracebackType
-from typing import Never, Self, TextIO
+from __future__ import annotations
 
-from tqdm import tqdm
+from types import TracebackType
+from typing import TYPE_CHECKING, Never, Self, TextIO
 
 from local.runner import Event
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _STAGES = {
     "PlanRun": "Plan",
@@ -52,6 +55,8 @@ class Progress:
                 print(f"{stage:<9} {event.seconds:.1f} s", file=self._stream)
             return
         if event.kind == "entered" and stage not in self._bars:
+            from tqdm import tqdm  # where somebody watches
+
             bar: tqdm[Never] = tqdm(
                 desc=f"{stage:<9}",
                 total=None if event.type == "Map" else 1,

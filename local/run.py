@@ -1,5 +1,6 @@
 """``imageclust run``: a folder through the workflow, its results to another folder."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -18,6 +19,7 @@ from typing import cast
 from imageclust import keys
 from imageclust.errors import AlreadyRunning, InvalidInput, Permanent
 from imageclust.models import JSON, RunConfig, check_collection_name
+from imageclust.steps.browse import run_exports
 from imageclust.steps.ingest import ensure_collection
 from imageclust.steps.start_run import cancel_run, start_run
 from imageclust.wiring import Services, use
@@ -147,27 +149,26 @@ def _run(
 def copy_results(services: Services, record: JSON, out: Path) -> None:
     """Copy the run's exports and thumbnails to ``out``; each file appears whole or not at all."""
     bucket = services.settings.data_bucket
-    prefix = keys.export_key(record["run_id"], "")
-    root = len(keys.join_uri(bucket, prefix))
+    exports = run_exports(services, record)
     try:
         thumbnails = out / "thumbnails"
         thumbnails.mkdir(parents=True, exist_ok=True)
-        wanted = set()
-        for image_id in _shown_ids(services, record):
-            name = f"{image_id}.webp"
-            wanted.add(name)
-            uri = keys.join_uri(bucket, keys.thumbnail_key(image_id))
-            if not (thumbnails / name).exists():
-                _place(services.store.path(uri), thumbnails / name)
-        for stale in thumbnails.iterdir():
-            if stale.suffix == ".webp" and stale.name not in wanted:
-                stale.unlink()
+        there = {name for name in os.listdir(thumbnails) if name.endswith(".webp")}
+        wanted = {f"{i}.webp": i for i in _shown_ids(services, exports["images.jsonl"])}
+        for name in wanted.keys() - there:
+            uri = keys.join_uri(bucket, keys.thumbnail_key(wanted[name]))
+            _place(services.store.path(uri), thumbnails / name)
+        for name in there - wanted.keys():
+            (thumbnails / name).unlink()
         # Ranks of an earlier search do not belong to this run.
-        shutil.rmtree(out / "search", ignore_errors=True)
-        for item in services.store.list(bucket, prefix):
-            target = out / item.uri[root:]
+        ranks = {name.split("/")[1] for name in exports if name.startswith("search/")}
+        for found in (out / "search").glob("*"):
+            if found.is_dir() and found.name not in ranks:
+                shutil.rmtree(found)
+        for name, uri in exports.items():
+            target = out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            _place(services.store.path(item.uri), target)
+            _place(services.store.path(uri), target)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
         raise Permanent(
@@ -176,11 +177,8 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
         ) from error
 
 
-def _shown_ids(services: Services, record: JSON) -> Iterator[str]:
+def _shown_ids(services: Services, uri: str) -> Iterator[str]:
     """The images that moderation does not keep back."""
-    uri = keys.join_uri(
-        services.settings.data_bucket, keys.export_key(record["run_id"], "images.jsonl")
-    )
     with services.store.path(uri).open("rb") as lines:
         for line in lines:
             row = json.loads(line)
@@ -189,9 +187,16 @@ def _shown_ids(services: Services, record: JSON) -> Iterator[str]:
 
 
 def _place(source: Path, target: Path) -> None:
+    """Copy a file with its time of change, unless it lies there with that time and size."""
+    told = source.stat()
+    with contextlib.suppress(FileNotFoundError):
+        there = target.stat()
+        if (there.st_mtime_ns, there.st_size) == (told.st_mtime_ns, told.st_size):
+            return
     partial = target.with_name(f".{target.name}.part")
     try:
         shutil.copyfile(source, partial)
+        os.utime(partial, ns=(told.st_mtime_ns, told.st_mtime_ns))
         partial.replace(target)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -235,7 +240,9 @@ def link_photos(home: Path, collection: str, photos: Path) -> None:
 
 def _summary(record: JSON, out: Path) -> str:
     counts = record["counts"]
-    lines = [
+    same_as = record.get("same_as")
+    lines = [f"nothing has changed since the run {same_as}"] if same_as else []
+    lines += [
         f"{counts['seen']} files: {counts['clustered']} in {record['clusters']} clusters, "
         f"{counts['outliers']} outliers, {counts['duplicates']} duplicates, "
         f"{counts['rejected']} rejected",

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from jsonata.jexception import JException
@@ -98,18 +99,9 @@ class _Expression:
         self._where = where
         self._field = field
         try:
-            self._compiled = Jsonata(source)
-        except _EVALUATION_ERRORS as error:
-            raise InvalidDefinition(where, f"{field}: not JSONata: {source!r}: {error}") from None
-        if self._compiled.errors:
-            raise InvalidDefinition(where, f"{field}: not JSONata: {source!r}")
-        if "eval" in _variables(self._compiled.ast):
-            raise InvalidDefinition(where, f"{field}: $eval does not exist in Step Functions")
-        self._compiled.set_validate_input(False)
-        # Null and undefined must stay apart: null is a value, undefined an error.
-        self._compiled.set_output_convert_nulls(False)
-        for name, function in _FUNCTIONS.items():
-            self._compiled.register_lambda(name, function)
+            self._compiled = _compile(source)
+        except ValueError as error:
+            raise InvalidDefinition(where, f"{field}: {error}") from None
         self._path = _plain_path(source)
         self._may_loop = "function" in source or "λ" in source
 
@@ -139,6 +131,28 @@ class _Expression:
             f"The JSONata expression '{self._source}' of the field '{self._field}' of "
             f"{self._where} failed: {reason}",
         )
+
+
+@cache
+def _compile(source: str) -> Jsonata:
+    """An expression, ready to be copied for each call; workflows say the same thing often.
+
+    Raises ValueError for what does not parse or Step Functions refuses.
+    """
+    try:
+        compiled = Jsonata(source)
+    except _EVALUATION_ERRORS as error:
+        raise ValueError(f"not JSONata: {source!r}: {error}") from None
+    if compiled.errors:
+        raise ValueError(f"not JSONata: {source!r}")
+    if "eval" in source and "eval" in _variables(compiled.ast):
+        raise ValueError("$eval does not exist in Step Functions")
+    compiled.set_validate_input(False)
+    # Null and undefined must stay apart: null is a value, undefined an error.
+    compiled.set_output_convert_nulls(False)
+    for name, function in _FUNCTIONS.items():
+        compiled.register_lambda(name, function)
+    return compiled
 
 
 def compile_template(value: JSON, *, where: str, field: str) -> Template:

@@ -16,8 +16,6 @@ The same export gives the same bytes.
 """
 
 import io
-import json
-import math
 import re
 from typing import Any
 
@@ -25,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imageclust.gallery import Export, render_gallery
-from imageclust.models import JSON, Outcome, to_json_lines
+from imageclust.models import JSON, Outcome, pretty_json, to_json_lines
 
 __all__ = ["ASSIGNMENT_COLUMNS", "Export", "export_files"]
 
@@ -41,8 +39,8 @@ def export_files(export: Export) -> dict[str, tuple[bytes, str]]:
     """File name → (content, content type). Thumbnails are linked as ``thumbnails/ID.webp``."""
     return {
         "assignments.csv": (_assignments(export.outcomes), "text/csv; charset=utf-8"),
-        "clusters.json": (_pretty(_clusters(export)), "application/json"),
-        "run.json": (_pretty(export.record), "application/json"),
+        "clusters.json": (pretty_json(_clusters(export)), "application/json"),
+        "run.json": (pretty_json(export.record), "application/json"),
         "images.jsonl": (to_json_lines(_images(export)), "application/jsonl"),
         "embeddings.npy": (_npy(export.vectors), "application/octet-stream"),
         **_search_files(export),
@@ -130,9 +128,9 @@ def _search_files(export: Export) -> dict[str, tuple[bytes, str]]:
             "chosen": won,
         }
         ranked.append({"folder": folder, **info})
-        files[f"search/{folder}/clustering_info.json"] = (_pretty(info), "application/json")
+        files[f"search/{folder}/clustering_info.json"] = (pretty_json(info), "application/json")
         files[f"search/{folder}/clustering_summary.json"] = (
-            _pretty(_setting_summary(entry, len(export.image_ids), labels)),
+            pretty_json(_setting_summary(entry, len(export.image_ids), labels)),
             "application/json",
         )
         if labels is not None:
@@ -148,7 +146,7 @@ def _search_files(export: Export) -> dict[str, tuple[bytes, str]]:
         "failed": [entry for entry in entries if entry.get("error")],
         "curves": result.get("curves") or {},
     }
-    files["search/summary.json"] = (_pretty(summary), "application/json")
+    files["search/summary.json"] = (pretty_json(summary), "application/json")
     return files
 
 
@@ -186,16 +184,3 @@ def _npy(array: NDArray[Any]) -> bytes:
     data = io.BytesIO()
     np.save(data, array, allow_pickle=False)
     return data.getvalue()
-
-
-def _pretty(value: Any) -> bytes:
-    return json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

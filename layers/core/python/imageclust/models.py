@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -335,3 +336,16 @@ def parse_json_lines(data: bytes) -> list[JSON]:
 def to_json_lines(rows: "list[JSON] | tuple[JSON, ...]") -> bytes:
     """One compact JSON object a line, newline-terminated, ASCII only."""
     return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
+
+
+def pretty_json(value: Any) -> bytes:
+    """Indented JSON for people, with null for NaN and infinity, which JSON does not have."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

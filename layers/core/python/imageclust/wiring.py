@@ -364,12 +364,13 @@ class _Models:
 
     def embedder(self, name: str, preprocess: str) -> "Embedder":
         from imageclust.embedding import BUILTIN, OnnxEmbedder, open_embedder
-        from imageclust.embedding.reduced import ReducedEmbedder
 
         preprocess, at, side = preprocess.partition("@")
         if at:
             if not (side.isascii() and side.isdigit()):
                 raise InvalidInput(f"The resolution after '@' must be a number, not {side!r}.")
+            from imageclust.embedding.reduced import ReducedEmbedder
+
             return ReducedEmbedder(self.embedder(name, preprocess), int(side))
         chosen = self.embedder_name(name)
         if chosen == BUILTIN:

@@ -105,10 +105,11 @@ class LabelSet:
         size = {name: classes.bit_count() for name, classes in below.items()}
         # By size: WordNet's own order mixes branches ("domestic animal" before "cat").
         leaf_parents = [sorted(names, key=size.__getitem__) for names in kept]
+        some = {name: names for names in kept for name in names}  # all wider parents are there
         parent_parents = [
             sorted(
-                (b for b in above if size[b] > size[a] and below[a] & below[b] == below[a]),
-                key=size.__getitem__,
+                (b for b in some[a] if size[b] > size[a] and below[a] & below[b] == below[a]),
+                key=lambda b: (size[b], b),
             )
             for a in above
         ]

@@ -37,6 +37,7 @@ class Listing(Generic[T]):
 class CollectionView:
     """A collection. ``current_run`` is the run it shows, ``running_run`` the one under way.
 
+    A run that repeats the results of the one shown does not take its place.
     ``config`` is what runs started by uploads use; ``changed_since`` says since when files wait
     for a run.
     """
@@ -55,6 +56,7 @@ class RunView:
     """A run: state, configuration, progress, counts, and for a failed one why and what to do.
 
     ``exports`` are links by file name, given when one run is asked for and it succeeded.
+    ``same_as`` is the run before, when nothing had changed since: clusters and files are its own.
     """
 
     run_id: str
@@ -74,6 +76,7 @@ class RunView:
     estimate: JSON | None = None
     cost: JSON | None = None
     exports: dict[str, str] = field(default_factory=dict)
+    same_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -205,32 +208,49 @@ def get_run(services: Services, run_id: str) -> RunView:
     item = _run_item(services.table, run_id)
     if item["state"] == "RUNNING":
         item = {**item, "cost": cost_of_run(services, run_id)}
-    prefix = item.get("exports")
-    if not prefix:
-        return _run_view(item)
-    objects = services.store.list(services.settings.data_bucket, prefix)
     links = {
-        keys.split_uri(found.uri)[1].removeprefix(prefix): services.links.download(found.uri)
-        for found in objects
+        name: services.links.download(uri) for name, uri in run_exports(services, item).items()
     }
     return _run_view(item, links)
+
+
+def run_exports(services: Services, run: JSON) -> dict[str, str]:
+    """Address of each file that a run exported, by name.
+
+    A run that repeats another's results has a ``run.json`` of its own beside that one's files.
+    """
+    bucket, found = services.settings.data_bucket, {}
+    for run_id in (run.get("same_as"), run["run_id"]):
+        prefix = keys.export_key(run_id, "") if run_id and run.get("exports") else ""
+        root = len(keys.join_uri(bucket, prefix))
+        for item in services.store.list(bucket, prefix) if prefix else ():
+            found[item.uri[root:]] = item.uri
+    return found
+
+
+def results_of(services: Services, run_id: str) -> str:
+    """The run that holds the results: itself, or the one that it repeats. Raises NotFound."""
+    return str(_run_item(services.table, run_id).get("same_as") or run_id)
 
 
 def list_clusters(
     services: Services, run_id: str, *, limit: int, cursor: str | None
 ) -> Listing[ClusterView]:
     """Clusters of a run by id, the biggest first as the run numbered them. Raises NotFound."""
-    _run_item(services.table, run_id)
     page = services.table.query(
-        keys.run_pk(run_id), prefix=keys.cluster_sk(""), limit=limit, after=cursor
+        keys.run_pk(results_of(services, run_id)),
+        prefix=keys.cluster_sk(""),
+        limit=limit,
+        after=cursor,
     )
     return Listing(tuple(_cluster_view(services, item) for item in page.items), page.next)
 
 
 def get_cluster(services: Services, run_id: str, cluster_id: str) -> ClusterView:
     """Raises NotFound."""
-    _run_item(services.table, run_id)
-    item = services.table.get(keys.run_pk(run_id), keys.cluster_sk(cluster_id))
+    item = services.table.get(
+        keys.run_pk(results_of(services, run_id)), keys.cluster_sk(cluster_id)
+    )
     if item is None:
         raise NotFound(f"The run {run_id} has no cluster '{cluster_id}'.")
     return _cluster_view(services, item)
@@ -241,6 +261,7 @@ def list_members(
 ) -> Listing[MemberView]:
     """Members of a cluster, the most typical first. Raises NotFound."""
     get_cluster(services, run_id, cluster_id)
+    run_id = results_of(services, run_id)
     page = _sharded_page(services.table, run_id, cluster_id, limit=limit, cursor=cursor)
     return Listing(tuple(_member_view(services, item) for item in page.items), page.next)
 
@@ -249,7 +270,7 @@ def list_outliers(
     services: Services, run_id: str, *, limit: int, cursor: str | None
 ) -> Listing[MemberView]:
     """Images that no cluster of the run holds, the least far ones first. Raises NotFound."""
-    _run_item(services.table, run_id)
+    run_id = results_of(services, run_id)
     page = _sharded_page(services.table, run_id, keys.OUTLIERS, limit=limit, cursor=cursor)
     return Listing(tuple(_member_view(services, item) for item in page.items), page.next)
 
@@ -258,9 +279,9 @@ def list_files(
     services: Services, run_id: str, status: FileStatus, *, limit: int, cursor: str | None
 ) -> Listing[FileView]:
     """The run's files of one status, by path. Raises NotFound."""
-    _run_item(services.table, run_id)
+    held = keys.run_pk(results_of(services, run_id))
     prefix = keys.file_sk(status, "")
-    page = services.table.query(keys.run_pk(run_id), prefix=prefix, limit=limit, after=cursor)
+    page = services.table.query(held, prefix=prefix, limit=limit, after=cursor)
     return Listing(tuple(_file_view(services, item) for item in page.items), page.next)
 
 
@@ -362,6 +383,7 @@ def _run_view(item: JSON, exports: dict[str, str] | None = None) -> RunView:
         estimate=item.get("estimate"),
         cost=item.get("cost"),
         exports=exports or {},
+        same_as=item.get("same_as"),
     )
 
 

@@ -234,7 +234,7 @@ def _let_go(services: Services, collection: str, run_id: str, now: datetime) -> 
             dirty = item.get("absorbed")
         changes: JSON = {"dirty": dirty, **(dict.fromkeys(_CLAIM) if held else {})}
         if run is not None and run["state"] == "SUCCEEDED":
-            changes["current_run"] = _newer(services.table, run, item.get("current_run"))
+            changes["current_run"] = _shown(services.table, run, item.get("current_run"))
         if _moved(services.table, item, changes):
             break
     else:
@@ -263,10 +263,14 @@ def _end(table: Table, collection: str, run_id: str, state: RunState, changes: J
     raise StoreUnavailable(f"The run {run_id} is changing too fast to end it.")
 
 
-def _newer(table: Table, run: JSON, current: str | None) -> str:
-    """The id of the run that was started last: a late end of an old run hides no newer one."""
+def _shown(table: Table, run: JSON, current: str | None) -> str:
+    """The id of the run to show: the one that was started last, or whose results that one repeats.
+
+    A late end of an old run hides no newer one.
+    """
     shown = _run(table, current) if current else None
-    return str(current) if shown and shown["created"] > run["created"] else str(run["run_id"])
+    newer = shown is not None and shown["created"] > run["created"]
+    return str(current if newer else run.get("same_as") or run["run_id"])
 
 
 def _claim(table: Table, item: JSON, request: RunRequest, since: str) -> bool:
