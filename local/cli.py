@@ -4,25 +4,35 @@ Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad ar
 configuration or folder that cannot work (told in one sentence).
 """
 
-import argparse
+from __future__ import annotations
+
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from imageclust.errors import ImageclustError, InvalidInput
-from imageclust.models import JSON, Method, Mode, RunConfig
+# All that takes time is imported below ``main``: Ctrl-C while it loads is told in one line, too.
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
-from local.home import find_home
+    from imageclust.models import JSON
 
-DONE, FAILED, REFUSED = 0, 1, 2
+DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on where this one was", STOPPED)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    from imageclust.errors import ImageclustError, InvalidInput
+
     options = _parser().parse_args(argv)
     try:
         code: int = options.run_command(options)
@@ -33,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as failed:
         where = f": {failed.filename}" if failed.filename else ""
         return _complain(f"{failed.strerror or failed}{where}", FAILED)
-    except KeyboardInterrupt:
-        return _complain("stopped; the same command goes on where this one was", 130)
     return code
 
 
@@ -45,6 +53,8 @@ def _complain(sentence: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="imageclust",
         description="Photos in, named clusters out.",
@@ -60,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from imageclust.models import Method, Mode
+
     run = commands.add_parser(
         "run",
         help="cluster the pictures of a folder",
@@ -111,6 +123,9 @@ def _given(options: argparse.Namespace) -> JSON:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from imageclust.models import RunConfig
+
+    from local.home import find_home
     from local.run import run_folder
 
     outcome = run_folder(
@@ -133,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     search = commands.add_parser(
         "search",
         help="the pictures of a collection that show something",
@@ -150,6 +165,9 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _search(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from local.home import find_home
     from local.search import search_collection, table
 
     hits = search_collection(
@@ -163,7 +181,9 @@ def _search(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from imageclust.models import Method, Mode
+
     compare = commands.add_parser(
         "compare",
         help="which embedder and preprocessing group a folder best",
@@ -230,7 +250,10 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from imageclust.models import RunConfig
+
     from local.compare import Comparison, compare_folder, table
+    from local.home import find_home
 
     comparison = Comparison(
         embedders=options.embedders,
@@ -251,7 +274,7 @@ def _compare(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _add_estimate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     estimate = commands.add_parser(
         "estimate",
         help="what a run would cost on AWS, stage by stage",
@@ -276,7 +299,10 @@ def _add_estimate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _estimate(options: argparse.Namespace) -> int:
+    from imageclust.models import RunConfig
+
     from local import estimate
+    from local.home import find_home
 
     found = estimate.estimate_folder(
         Path(options.photos) if options.photos else None,
@@ -292,7 +318,7 @@ def _estimate(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser(
         "serve",
         help="answer the API and watch uploads/ in the state folder",
@@ -306,7 +332,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from local.home import open_services
+    from local.home import find_home, open_services
     from local.serve import serve
 
     home = find_home(options.home)
@@ -316,7 +342,7 @@ def _serve(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _add_models(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="list, add or pull models")
     actions = models.add_subparsers(title="actions", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the models at hand")

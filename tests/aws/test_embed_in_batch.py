@@ -76,7 +76,7 @@ def finish(cloud: Cloud, services: Services, run_id: str) -> dict[str, Any]:
 
 
 def vectors(services: Services, ids: list[str], model: str = TITAN) -> NDArray[np.float32]:
-    found = gather(services, ids, services.open_embedder(model, "default").key)
+    found = gather(services, ids, services.open_embedder(model, "default").key, run="")
     assert found.image_ids == tuple(ids)
     assert all(fact["width"] for fact in found.facts.values())
     return found.vectors

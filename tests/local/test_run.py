@@ -5,6 +5,9 @@ import fcntl
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 from imageclust.errors import Permanent
+from imageclust.steps import browse
 
 from local.cli import main
+from local.gateway import Gateway
+from local.home import open_services
 from tests.conftest import jpeg, picture
+from tests.standins.tiny_onnx import make_colour_model
 
+ROOT = Path(__file__).parents[2]
 MakePhotos = Callable[..., Path]
 
 
@@ -133,6 +141,165 @@ def test_a_second_run_embeds_only_what_is_new(cli: Cli, make_photos: MakePhotos)
     assert (cli.out / "assignments.csv").read_bytes() == first
 
 
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below with its size and time of change."""
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    told = {str(path.relative_to(folder)): path.stat() for path in files}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in told.items()}
+
+
+def test_a_run_without_news_repeats_the_one_before(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    (photos / "no.jpg").write_text("no picture")
+    (photos / "copy.jpg").write_bytes((photos / "family 1" / "2.jpg").read_bytes())
+    _, summary, _ = cli.run(photos, "--clusters", "3")
+    before, first = listing(cli.out), cli.record()
+    _, told, _ = cli.run(photos, "--clusters", "3")
+    after, second = listing(cli.out), cli.record()
+    assert told.startswith(f"nothing has changed since the run {first['run_id']}\n")
+    assert told.splitlines()[1] == summary.splitlines()[0]
+    assert {name for name in before if before[name] != after[name]} == {"run.json"}
+    assert second["same_as"] == first["run_id"] != second["run_id"]
+    assert second["images"] == {"seen": 20, "distinct": 19, "to_embed": 0, "to_label": 0}
+    own = ("run_id", "same_as", "images", "models", "seconds", "finished")
+    assert {n: v for n, v in second.items() if n not in own} == {
+        n: v for n, v in first.items() if n not in own
+    }
+    assert_conserved(cli, 20)
+    _, told, _ = cli.run(photos, "--clusters", "3")
+    assert cli.record()["same_as"] == first["run_id"], "not a chain"
+
+
+@pytest.mark.parametrize("lost", ["index.html", "thumbnails", "search", "."])
+def test_results_that_were_changed_or_deleted_are_written_again(
+    cli: Cli, make_photos: MakePhotos, lost: str
+) -> None:
+    photos = make_photos()
+    cli.run(photos)
+    before = {path: path.read_bytes() for path in cli.out.rglob("*") if path.is_file()}
+    (cli.out / "clusters.json").write_text("mine")
+    if lost == "index.html":
+        (cli.out / lost).unlink()
+    else:
+        shutil.rmtree(cli.out / lost)
+    _, told, _ = cli.run(photos)
+    assert "nothing has changed" in told
+    after = {path: path.read_bytes() for path in cli.out.rglob("*") if path.is_file()}
+    before.pop(cli.out / "run.json")
+    after.pop(cli.out / "run.json")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["another configuration", "a file", "a name", "the title", "our code", "the exports", "names"],
+)
+def test_news_are_not_hidden(
+    cli: Cli, make_photos: MakePhotos, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the results depend on, a change of it makes a run with results of its own."""
+    photos = make_photos()
+    cli.run(photos, "--collection", "here")
+    options = ["--collection", "here"]
+    match change:
+        case "another configuration":
+            options += ["--seed", "5"]
+        case "a file":
+            (photos / "family 0" / "1.jpg").write_bytes(jpeg(picture(77)))
+        case "a name":
+            (photos / "family 0" / "1.jpg").rename(photos / "renamed.jpg")
+        case "the title":
+            monkeypatch.setattr("imageclust.steps.publish_run._title", lambda *_: "Another")
+        case "our code":
+            monkeypatch.setattr("imageclust.steps.publish_run._code_digest", lambda: "new")
+        case "the exports":
+            next((cli.home / "data" / "exports").glob("*/index.html")).unlink()
+        case "names":
+            (names,) = (cli.home / "data" / "descriptions").rglob("names.jsonl")
+            names.write_text(names.read_text().replace('"title":"', '"title":"X'))
+    first = cli.record()["run_id"]
+    code, told, _ = cli.run(photos, *options)
+    assert (code, "nothing has changed" in told) == (0, False)
+    assert "same_as" not in cli.record()
+    assert cli.record()["run_id"] != first
+    assert (cli.out / "index.html").is_file()
+    assert_conserved(cli, 18)
+    cli.run(photos, *options)
+    assert "same_as" in cli.record()
+
+
+def test_the_results_of_an_older_run_are_made_again(cli: Cli, make_photos: MakePhotos) -> None:
+    """The collection shows another run meanwhile, so this is news to it."""
+    photos = make_photos()
+    cli.run(photos, "--clusters", "3")
+    cli.run(photos, "--clusters", "2")
+    cli.run(photos, "--clusters", "3")
+    assert "same_as" not in cli.record()
+    assert len(json.loads((cli.out / "clusters.json").read_text())) == 3
+
+
+def test_the_api_tells_of_a_run_without_news_what_the_one_before_holds(
+    cli: Cli, make_photos: MakePhotos
+) -> None:
+    photos = make_photos()
+    (photos / "no.jpg").write_text("no picture")
+    ids = []
+    for _ in range(2):
+        cli.run(photos, "--collection", "here", "--clusters", "3")
+        ids.append(cli.record()["run_id"])
+    services = open_services(cli.home)
+    try:
+        collection = browse.get_collection(services, "here")
+        assert (collection.current_run, collection.running_run) == (ids[0], None)
+        first, second = (browse.get_run(services, run_id) for run_id in ids)
+        assert (first.same_as, second.same_as) == (None, ids[0])
+        assert second.counts == first.counts is not None
+        assert set(second.exports) == set(first.exports)
+        assert {n for n in first.exports if second.exports[n] != first.exports[n]} == {"run.json"}
+
+        def held(run_id: str) -> list[object]:
+            clusters = browse.list_clusters(services, run_id, limit=9, cursor=None).items
+            named = [browse.get_cluster(services, run_id, c.cluster_id) for c in clusters]
+            members = [
+                browse.list_members(services, run_id, c.cluster_id, limit=99, cursor=None).items
+                for c in clusters
+            ]
+            outliers = browse.list_outliers(services, run_id, limit=99, cursor=None).items
+            rejected = browse.list_files(services, run_id, "rejected", limit=9, cursor=None).items
+            assert len(clusters) == 3
+            assert sum(map(len, members)) + len(outliers) == 18
+            assert [file.path for file in rejected] == ["no.jpg"]
+            return [clusters, named, members, outliers, rejected]
+
+        assert held(ids[0]) == held(ids[1])
+        image = browse.get_image(services, str(cli.rows()[0]["image_id"]))
+        assert [place.run_id for place in image.places] == [ids[0]]
+        gateway = Gateway(services, home=cli.home, host="127.0.0.1")
+        page = gateway._send_gallery(f"{ids[1]}/index.html")
+        assert b"".join(page.body) == (cli.out / "index.html").read_bytes()
+        page.body.close()  # type: ignore[attr-defined]  # as the server does
+    finally:
+        services.close()
+
+
+def test_what_a_run_without_news_does_not_load(make_photos: MakePhotos, tmp_path: Path) -> None:
+    """The time of such a run is the time of its imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "local.cli", "run", str(make_photos())]
+    command += ["--home", str(tmp_path / "home"), "--out", str(tmp_path / "out")]
+    card, _, _ = make_colour_model(tmp_path / "models")
+    command += ["--embedder", card.name, "--clusters", "3"]
+    environment = {**os.environ, "IMAGECLUST_MODELS": str(tmp_path / "models")}
+    for _ in range(2):
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+    assert "nothing has changed" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    heavy = {"numpy", "scipy", "cv2", "PIL", "onnxruntime", "boto3", "pydantic", "jinja2", "tqdm"}
+    assert "imageclust.steps.publish_run" in loaded
+    assert not heavy & loaded
+
+
 def test_another_collection_reuses_the_same_pictures(cli: Cli, make_photos: MakePhotos) -> None:
     photos = make_photos()
     cli.run(photos)
@@ -183,6 +350,16 @@ def test_what_is_no_picture_is_rejected_with_a_reason(cli: Cli, make_photos: Mak
     assert set(reasons) == {"empty.jpg", "cut.jpg", "text.jpg"}
     assert all(reasons.values())
     assert "<script>" not in (cli.out / "index.html").read_text()
+
+
+def test_a_broken_link_says_so(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    (photos / "link.jpg").symlink_to("/media/card/9.jpg")
+    assert cli.run(photos)[0] == 0
+    assert_conserved(cli, 19)
+    (rejected,) = [row for row in cli.rows() if row["status"] == "rejected"]
+    told = "This is a symbolic link to /media/card/9.jpg, which does not exist."
+    assert rejected["reason"] == told
 
 
 def test_a_file_too_large_to_read_is_rejected_unread(cli: Cli, make_photos: MakePhotos) -> None:
@@ -351,6 +528,23 @@ def test_an_output_folder_that_is_a_file(cli: Cli, make_photos: MakePhotos) -> N
 
 def test_a_collection_name_that_cannot_be(cli: Cli, make_photos: MakePhotos) -> None:
     assert "cannot name a collection" in refused(cli, make_photos(), "--collection", "My Photos")
+
+
+@pytest.mark.parametrize("loaded", ["argparse", "imageclust.models", "jsonata", "local.run"])
+def test_ctrl_c_while_the_program_loads_is_one_line(
+    make_photos: MakePhotos, tmp_path: Path, loaded: str
+) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "local.cli", "run", str(make_photos())]
+    command += ["--home", str(tmp_path / "home"), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == loaded:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = [line for line in process.stderr if not line.startswith("import time:")]
+    assert process.returncode == 130
+    assert rest == ["imageclust: stopped; the same command goes on where this one was\n"]
 
 
 # --- failed runs: exit code 1 with the state and the reason

@@ -82,7 +82,7 @@ def test_links_inside(home: Path, store: FileStore) -> None:
     expected = ["broken.jpg", "file.jpg", "folder/deep/d.jpg", "folder/o.jpg", "real/a.jpg",
                 "z.jpg"]  # fmt: skip
     assert listed(store, "house/") == [f"house/{name}" for name in expected]
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidInput, match=r"link to .*/none\.jpg, which does not exist"):
         store.read("s3://uploads/house/broken.jpg")
 
 

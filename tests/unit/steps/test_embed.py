@@ -64,7 +64,7 @@ def test_an_image_that_took_the_function_down_is_rejected_and_stays_so(services:
     said = embed.handler(event, None)
     assert said == {"shard": "", "embedded": 0, "rejected": 1, "reused": 0}
     image_id, key = event["Items"][0]["image_id"], services.open_embedder("builtin", "default").key
-    found = gather(services, [image_id], key)
+    found = gather(services, [image_id], key, run="r")
     assert "crashed" in found.rejected[image_id]
     del event["failed"]
     assert embed.handler(event, None)["reused"] == 1, "not tried again"
@@ -75,7 +75,7 @@ def test_a_stored_vector_outlives_a_late_rejection(services: Services) -> None:
     assert embed.handler(event, None)["embedded"] == 1
     assert embed.handler({**event, "failed": CRASH}, None)["reused"] == 1
     key = services.open_embedder("builtin", "default").key
-    assert not gather(services, [event["Items"][0]["image_id"]], key).rejected
+    assert not gather(services, [event["Items"][0]["image_id"]], key, run="r").rejected
 
 
 def test_a_function_that_cannot_embed_anything_blames_no_image(
@@ -143,10 +143,52 @@ def test_a_file_that_changed_since_the_plan_poisons_nothing(services: Services) 
     services.store.write(batch.images[1].uri, jpeg(picture(5)))
     assert embed_batch(services, batch)["rejected"] == 1
     key = services.open_embedder("builtin", "default").key
-    found = gather(services, [image.image_id for image in batch.images], key)
+    found = gather(services, [image.image_id for image in batch.images], key, run="r")
     assert found.image_ids == (batch.images[0].image_id,)
+    told = "the file changed while the run was reading it; run again to retry"
+    assert found.rejected == {batch.images[1].image_id: told}
     services.store.write(batch.images[1].uri, jpeg(picture(1)))
     assert embed_batch(services, batch)["embedded"] == 1, "asked for again"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("removed", "the file was removed while the run was reading it; run again to retry"),
+        ("locked", "cannot be read: Permission denied; run again to retry"),
+        ("linked", "which does not exist; run again to retry"),
+    ],
+)
+def test_a_file_that_cannot_be_read_any_more_has_the_reason_in_this_run_only(
+    services: Services, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+) -> None:
+    batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg"))
+    path = services.store.path(batch.images[1].uri)
+    if fault == "locked":
+        read = Path.read_bytes
+
+        def refuse(self: Path) -> bytes:
+            if self == path:
+                raise PermissionError(13, "Permission denied")
+            return read(self)
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    else:
+        path.unlink()
+        if fault == "linked":
+            path.symlink_to("gone.jpg")
+    assert embed_batch(services, batch)["rejected"] == 1
+    monkeypatch.undo()
+    key = services.open_embedder("builtin", "default").key
+    ids = [image.image_id for image in batch.images]
+    (reason,) = gather(services, ids, key, run="r").rejected.values()
+    assert reason.endswith(told)
+    (reason,) = gather(services, ids, key, run="another").rejected.values()
+    assert reason == "it could not be embedded this time; run again to retry"
+    path.unlink(missing_ok=True)
+    services.store.write(batch.images[1].uri, jpeg(picture(1)))
+    assert embed_batch(services, batch)["embedded"] == 1, "asked for again"
+    assert not gather(services, ids, key, run="r").rejected
 
 
 def test_a_picture_that_the_embedder_refuses_is_rejected(
@@ -164,7 +206,7 @@ def test_a_picture_that_the_embedder_refuses_is_rejected(
     batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg", "c.jpg"))
     said = embed_batch(services, batch)
     assert (said["embedded"], said["rejected"]) == (2, 1)
-    found = gather(services, [image.image_id for image in batch.images], embedder.key)
+    found = gather(services, [image.image_id for image in batch.images], embedder.key, run="r")
     assert list(found.rejected) == [batch.images[1].image_id]
     assert np.isfinite(found.vectors).all()
 

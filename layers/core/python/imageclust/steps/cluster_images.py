@@ -69,7 +69,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     """
     config, plan = request.config, request.plan
     files = read_files(services, plan["files"])
-    gathered = gather(services, (f.image_id for f in files if f.image_id), plan["embedder"])
+    wanted = (file.image_id for file in files if file.image_id)
+    gathered = gather(services, wanted, plan["embedder"], run=request.run_id)
     if not gathered.image_ids:
         reasons = sorted({*gathered.rejected.values(), *(f.reason for f in files if f.reason)})
         raise InvalidInput(

@@ -101,9 +101,8 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         thumbnail = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image.image_id))
         services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
         rows.append(fact | facts_of(item))
-    return store_shard(
-        services, embedder.key, rows, vectors, reused=len(batch.images) - len(images)
-    )
+    reused = len(batch.images) - len(images)
+    return store_shard(services, embedder.key, rows, vectors, run=batch.run_id, reused=reused)
 
 
 def store_shard(
@@ -112,6 +111,7 @@ def store_shard(
     rows: list[JSON],
     vectors: NDArray[np.float16],
     *,
+    run: str,
     reused: int,
 ) -> JSON:
     """Write one shard, its sidecar and the pointers to it; returns counts and the shard's name.
@@ -122,6 +122,7 @@ def store_shard(
         rows: facts of each image, or why it is rejected.
         vectors: ``(n, d)`` float16 of those that are not rejected, in order; a row that is not
             finite is of a picture that the embedder refused.
+        run: the id of the run, for files that it cannot read.
         reused: images of the batch that were stored before.
     """
     usable = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -150,9 +151,11 @@ def store_shard(
         else:
             sidecar.append({"image_id": row["image_id"], "row": next(place), **row})
             pointer |= {"shard": shard, "row": sidecar[-1]["row"], "size": len(data)}
-        # A fault of the machine is not a property of the bytes: the next run tries again.
-        if row.get("rejected", {}).get("kind") != "unreadable":
-            pointers.append(pointer)
+        if row.get("rejected", {}).get("kind") == "unreadable":
+            # A fault of the machine is not a property of the bytes: it counts for this run only.
+            reason = row["rejected"]["reason"]
+            pointer = {"pk": pointer["pk"], "sk": keys.run_sk(run), "reason": reason}
+        pointers.append(pointer)
     bucket = services.settings.data_bucket
     services.store.write(keys.join_uri(bucket, keys.vector_key(embedder, shard)), data)
     services.store.write(

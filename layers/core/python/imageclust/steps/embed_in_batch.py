@@ -154,9 +154,8 @@ def collect_batch(services: Services, batch: EmbedBatch) -> JSON:
     rows = [known[image.image_id] for image in images]
     shown = [found[row["image_id"]] for row in rows if "rejected" not in row]
     vectors = np.array(shown, dtype=np.float16).reshape(len(shown), embedder.dimension)
-    return store_shard(
-        services, embedder.key, rows, vectors, reused=len(batch.images) - len(images)
-    )
+    reused = len(batch.images) - len(images)
+    return store_shard(services, embedder.key, rows, vectors, run=batch.run_id, reused=reused)
 
 
 def _embedder(services: Services, model: str) -> BatchEmbedder:

@@ -17,7 +17,8 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NOT_EMBEDDED = "it could not be embedded this time; run again to retry"
+_NOT_EMBEDDED = "it could not be embedded this time"
+_RETRY = "run again to retry"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,16 +59,25 @@ def read_files(services: Services, address: JSON) -> list[FileSeen]:
     return [FileSeen.from_json(row) for row in parse_json_lines(data)]
 
 
-def gather(services: Services, image_ids: Iterable[str], embedder: str) -> Gathered:
-    """Find the stored vectors of these images; those without one are rejected with a reason."""
+def gather(services: Services, image_ids: Iterable[str], embedder: str, *, run: str) -> Gathered:
+    """Find the stored vectors of these images; those without one are rejected with a reason.
+
+    ``run`` is the id of the run whose files Embed may have found unreadable.
+    """
     wanted = sorted(set(image_ids))
     found = services.table.get_many((keys.vector_pk(embedder, i), keys.POINTER_SK) for i in wanted)
+    missing = [i for i in wanted if (keys.vector_pk(embedder, i), keys.POINTER_SK) not in found]
+    unread = services.table.get_many(
+        (keys.vector_pk(embedder, i), keys.run_sk(run)) for i in missing
+    )
     rejected: dict[str, str] = {}
     places: dict[str, list[tuple[int, str]]] = {}  # shard -> (row in shard, image id)
     for image_id in wanted:
         pointer = found.get((keys.vector_pk(embedder, image_id), keys.POINTER_SK))
         if pointer is None:
-            rejected[image_id] = NOT_EMBEDDED
+            failure = unread.get((keys.vector_pk(embedder, image_id), keys.run_sk(run)), {})
+            reason = failure.get("reason", _NOT_EMBEDDED).rstrip(".")
+            rejected[image_id] = f"{reason}; {_RETRY}"
         elif "shard" not in pointer:
             rejected[image_id] = pointer["rejected"]["reason"]
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imageclust import keys
-from imageclust.errors import InvalidInput, Permanent, RejectedImage
+from imageclust.errors import InvalidInput, NotFound, Permanent, RejectedImage
 from imageclust.late import np
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.ports import Labelled
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a cold function starts before it needs a codec
 
     from imageclust.images import Processed
 
+REMOVED = "the file was removed while the run was reading it"
 _CHANGED = "the file changed while the run was reading it"
 
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
@@ -102,6 +103,9 @@ def _process(
     for image in images:
         try:
             data = services.store.read(image.uri)
+        except NotFound:
+            contents.append(RejectedImage("unreadable", REMOVED))
+            continue
         except (InvalidInput, Permanent) as error:
             contents.append(RejectedImage("unreadable", str(error)))
             continue

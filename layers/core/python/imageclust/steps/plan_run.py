@@ -19,7 +19,7 @@ from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
-from imageclust.steps.pictures import without_labels, without_vectors
+from imageclust.steps.pictures import REMOVED, without_labels, without_vectors
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
@@ -240,7 +240,7 @@ def _read_name(
     try:
         image_id = hashlib.sha256(services.store.read(item.uri)).hexdigest()
     except NotFound:
-        return replace(file, reason="the file was removed while the run was reading it"), None
+        return replace(file, reason=REMOVED), None
     except (InvalidInput, Permanent) as error:
         return replace(file, reason=str(error)), None
     pointer = {

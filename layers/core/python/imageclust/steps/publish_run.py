@@ -101,7 +101,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
     # What had no vector when it was clustered may have one now, from another run: not of this one.
     placed = [image_id for image_id, row in places.items() if row["status"] != "rejected"]
-    gathered = gather(services, placed, request.plan["embedder"])
+    gathered = gather(services, placed, request.plan["embedder"], run=request.run_id)
     clusters = _read_rows(services, request, "clusters.jsonl")
     similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
@@ -246,17 +246,18 @@ def _publish_again(services: Services, request: PublishRequest, shown: JSON) -> 
 
 def _made_of(services: Services, request: PublishRequest) -> str:
     """Digest of all that the published results depend on, our own code included."""
-    plan = request.plan
+    plan, names = request.plan, request.names
+    named = services.store.read(keys.join_uri(names["bucket"], names["key"]))
     return digest_of(
         {
             "code": _code_digest(),
             "title": _title(services, request.collection),
             "files": hashlib.sha256(_read_list(services, request)).hexdigest(),
             "config": request.config.to_json(),
-            "models": [plan["embedder"], plan["labeler"], plan["digests"], request.names["model"]],
-            "notes": plan["notes"],
+            "models": [plan["embedder"], plan["labeler"], plan["digests"], names["model"]],
+            "notes": [*plan["notes"], *names["notes"]],
             "clusters": request.clusters["digest"],
-            "names": request.names["key"],
+            "names": hashlib.sha256(named).hexdigest(),
         }
     )
 

@@ -231,6 +231,9 @@ def _shown(path: Path) -> str:
 
 
 def _raise_reading(error: OSError, path: Path) -> NoReturn:
+    if error.errno in _ABSENT and path.is_symlink():
+        aim = _shown(path.readlink())
+        raise InvalidInput(f"This is a symbolic link to {aim}, which does not exist.") from error
     if error.errno in _ABSENT:
         raise NotFound(f"There is no file {_shown(path)}.") from error
     cause = os.strerror(error.errno or 0)
