@@ -36,8 +36,8 @@ def everything_published(services: Services, run_id: str) -> dict[str, Any]:
     for kept in (run, *items, *members):
         kept.pop("pk")
         kept.pop("run_id", None)
-    volatile = ("sk", "created", "finished", "seconds", "exports", "exported", "trigger", "config",
-                "estimate", "cost")  # fmt: skip
+    volatile = ("sk", "created", "finished", "seconds", "exports", "exported", "made_of", "trigger",
+                "config", "estimate", "cost")  # fmt: skip
     facts = {name: value for name, value in run.items() if name not in volatile}
     return {"run": facts, "items": items, "members": members}
 
