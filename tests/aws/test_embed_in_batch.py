@@ -1,6 +1,7 @@
 """Embedding by Bedrock's batch inference on moto, with its awkward truths, against on demand."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -299,6 +300,38 @@ def test_steps_done_twice_submit_one_job_and_double_nothing(
     assert list(services.store.list("data", "vectors/")) == shards
     assert cloud.bedrock.invocations == 0
     np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))
+
+
+def test_a_run_that_was_stopped_while_it_waited_goes_on_with_the_same_job(
+    cloud: Cloud, services: Services
+) -> None:
+    cloud.bedrock.batch = BatchPlan(minimum=10, polls=None)
+    ids = upload(cloud)
+    run_id = start(services)
+    until(lambda: bool(cloud.bedrock.jobs))
+    cloud.workflows.stop(run_id, "the process was killed")
+    until(lambda: not cloud.workflows.running(run_id))
+    written = {item.uri: item.etag for item in services.store.list("data", "records/")}
+
+    request = {
+        "run_id": run_id, "collection": "holiday", "config": CONFIG, "trigger": "api",
+    }  # fmt: skip
+    cloud.workflows.start(run_id, request)
+    until(lambda: cloud.bedrock.creations == 2)
+    (job,) = cloud.bedrock.jobs.values()
+    cloud.bedrock.finish(job.request["jobName"])
+    finish(cloud, services, run_id)
+    assert cloud.bedrock.invocations == 0
+    assert {item.uri: item.etag for item in services.store.list("data", "records/")} == written
+    np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))
+
+
+def until(done: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")
 
 
 def test_parts_are_jobs_and_one_that_is_refused_costs_its_own_records_only(

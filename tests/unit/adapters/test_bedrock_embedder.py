@@ -1,11 +1,13 @@
 """Embedding with Bedrock when it does not go well: one bad picture, no access, a busy service."""
 
+import json
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import pytest
-from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
+from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder, BedrockEmbedder
+from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
 from imageclust.adapters.aws.clients import Clients
 from imageclust.errors import InvalidInput, UnknownModel
 from numpy.typing import NDArray
@@ -77,3 +79,78 @@ def test_pictures_larger_than_the_service_takes(clients: Clients, bedrock: FakeB
     rows = BedrockEmbedder(clients, MODELS[0]).embed([noise, np.zeros((2, 9000, 3), np.uint8)])
     assert np.isfinite(rows).all()
     assert all(min(h, w) >= 50 and max(h, w) <= 2048 and size <= 256 << 10 for h, w, size in seen)
+
+
+def test_requests_adapt_to_the_rate_that_the_service_allows(clients: Clients) -> None:
+    retries = clients.bedrock_runtime.meta.config.retries
+    assert retries is not None
+    assert retries["mode"] == "adaptive"
+
+
+# --- batch inference: records and the join
+
+
+def line(image_id: str, answer: tuple[str, object]) -> bytes:
+    record = {"recordId": image_id, "modelInput": {}, answer[0]: answer[1]}
+    return json.dumps(record).encode() + b"\n"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_answers_are_joined_on_the_id_and_the_rest_is_asked_for(
+    clients: Clients, bedrock: FakeBedrock, model: str
+) -> None:
+    embedder = BedrockEmbedder(clients, model, dimension=256)
+    batch = BedrockBatchEmbedder(embedder, BedrockJobs(clients, role_arn="arn:aws:iam::1:role/r"))
+    names = ["right", "second", "failed", "missing", "no vector", "short", "torn", "twice"]
+    pictures = [np.full((60, 64, 3), 20 + 25 * n, dtype=np.uint8) for n in range(len(names))]
+    wanted = dict(zip(names, embedder.embed(pictures), strict=True))
+    records = b"".join(map(batch.record, names, pictures))
+
+    def said(name: str, *, times: float = 1.0) -> tuple[str, object]:
+        row = [float(x) * times for x in wanted[name]]
+        titan = {"embedding": row}
+        nova = {"embeddings": [{"embeddingType": "IMAGE", "embedding": row}]}
+        return "modelOutput", titan if "titan" in model else nova
+
+    first = (
+        line("twice", said("twice"))
+        + line("stranger", said("right"))
+        + line("failed", ("error", {"errorCode": 400, "errorMessage": "no"}))
+        + line("no vector", ("modelOutput", {"message": "sorry"}))
+        + line("short", ("modelOutput", {"embedding": [1.0], "embeddings": []}))
+        + b"\n[]\nnot json\n"
+        + line("right", said("right", times=40))
+    )
+    other = line("second", said("second")) + line("twice", said("failed"))
+    torn = line("torn", said("torn"))[:-30]
+    bedrock.invocations = 0
+    found = batch.join(records, [first, other + torn])
+    assert set(found) == set(names)
+    assert bedrock.invocations == 5, "failed, missing, no vector, short, torn"
+    for name in names:
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-6)
+
+
+def test_without_any_answer_all_is_asked_for_on_demand(
+    clients: Clients, bedrock: FakeBedrock
+) -> None:
+    embedder = BedrockEmbedder(clients, MODELS[0])
+    batch = BedrockBatchEmbedder(embedder, BedrockJobs(clients, role_arn="arn:aws:iam::1:role/r"))
+    records = batch.record("a", grey(90)) + batch.record("b", grey(0))
+    bedrock.refuses = is_dark
+    found = batch.join(records, [])
+    np.testing.assert_allclose(found["a"], embedder.embed([grey(90)])[0], atol=1e-6)
+    assert np.isnan(found["b"]).all()
+    assert batch.join(b"", []) == {}
+
+
+def test_a_job_of_the_heaviest_records_is_within_the_quotas(clients: Clients) -> None:
+    batch = BedrockBatchEmbedder(
+        BedrockEmbedder(clients, MODELS[1], dimension=3072),
+        BedrockJobs(clients, role_arn="arn:aws:iam::1:role/r"),
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (512, 2048, 3), dtype=np.uint8)
+    heavy = batch.record("f" * 64, noise)
+    assert len(heavy) > 250_000, "near the bound, or the test says nothing"
+    assert 0 < batch.records_a_job * len(heavy) <= 5_000_000_000
+    assert batch.records_a_job <= 50_000

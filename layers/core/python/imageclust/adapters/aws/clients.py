@@ -71,7 +71,9 @@ class Clients:
     @cached_property
     def bedrock_runtime(self) -> "BedrockRuntimeClient":
         with self._lock:
-            return self._session.client("bedrock-runtime", config=self._config(read=120))
+            return self._session.client(
+                "bedrock-runtime", config=self._config(read=120, adaptive=True)
+            )
 
     @cached_property
     def stepfunctions(self) -> "SFNClient":
