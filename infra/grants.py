@@ -78,8 +78,16 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     storage.grant_write_data(
         cluster, "clusters", "labels", reason="assignments and clusters; labels of exemplars"
     )
+    storage.grant_delete_data(
+        cluster, "clusters/progress", reason="what a search tried, once its result is stored"
+    )
     storage.grant_table(cluster, reason="pointers to vectors and labels; progress")
     grant_labelling(cluster)
+
+    draw_map = roles["draw_map"]
+    storage.grant_read_data(draw_map, "clusters", reason="the vectors, and which images to show")
+    storage.grant_write_data(draw_map, "clusters", reason="places on the map")
+    storage.grant_table(draw_map, reason="what the run used")
 
     publish = roles["publish"]
     storage.grant_read_data(

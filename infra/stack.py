@@ -26,6 +26,7 @@ STATES = (
     "embed_in_batch",
     "label",
     "cluster",
+    "draw_map",
     "describe",
     "describe_in_batch",
     "collect_descriptions",

@@ -101,6 +101,15 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
     run.add_argument("--target-size", type=int, metavar="N", help="images a cluster, on average")
     run.add_argument("--mode", choices=get_args(Mode), help="how much to search")
+    run.add_argument("--search-seconds", type=float, metavar="S",
+                     help="try nothing new after so long")  # fmt: skip
+    for part, said in (
+        ("silhouette", "how well the clusters are told apart"),
+        ("balance", "how even their sizes are"),
+        ("noise", "how few images are outliers"),
+    ):
+        run.add_argument(f"--{part}-weight", type=float, metavar="W",
+                         help=f"say of {said} in the score that ranks")  # fmt: skip
     run.add_argument("--outliers", choices=["keep", "assign"], help="keep noise apart or not")
     run.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
     run.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
@@ -111,8 +120,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 _CONFIGURED = (
     "embedder", "preprocess", "labels", "label_min_confidence", "max_labels", "label_weight",
-    "duplicates", "method", "min_size", "max_size", "clusters", "target_size", "mode", "outliers",
-    "sample", "seed",
+    "duplicates", "method", "min_size", "max_size", "clusters", "target_size", "mode",
+    "search_seconds", "silhouette_weight", "balance_weight", "noise_weight", "outliers", "sample",
+    "seed",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ _STAGES = {
     "EmbedOnGpu": "Embed",
     "LabelImages": "Label",
     "ClusterImages": "Cluster",
+    "DrawMap": "Map",
     "DescribeClusters": "Describe",
     "DescribeInBatch": "Describe",
     "PublishRun": "Publish",

@@ -33,6 +33,7 @@ FUNCTIONS = {
     "EmbedInBatch": "embed_in_batch",
     "Label": "label",
     "Cluster": "cluster",
+    "DrawMap": "draw_map",
     "Describe": "describe",
     "DescribeInBatch": "describe_in_batch",
     "CollectDescriptions": "collect_descriptions",

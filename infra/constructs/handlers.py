@@ -31,6 +31,7 @@ SHAPES: Mapping[str, Shape] = {
     "embed_in_batch": Shape(("base",), 512, 300),
     "label": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 240, 2_048),
     "cluster": Shape(("base", "opencv", "scipy"), 10_240, 900, 4_096),
+    "draw_map": Shape(("base", "scipy", "maps"), 3_008, 600, 2_048),
     "describe": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "describe_in_batch": Shape(("base", "opencv", "pillow"), 1_769, 300),
     "collect_descriptions": Shape(("base", "opencv", "pillow"), 1_769, 900),

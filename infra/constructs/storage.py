@@ -148,6 +148,15 @@ class Storage(Construct):
             reason=reason,
         )
 
+    def grant_delete_data(self, role: iam.Role, *prefixes: str, reason: str) -> None:
+        allow(
+            role,
+            "DeleteData",
+            actions=["s3:DeleteObject"],
+            resources=[self.data.arn_for_objects(f"{prefix}/*") for prefix in prefixes],
+            reason=reason,
+        )
+
     def grant_list_parts(self, role: iam.Role, *prefixes: str, reason: str) -> None:
         """See which parts of an upload have arrived; needed besides writing."""
         allow(

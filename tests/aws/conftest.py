@@ -131,6 +131,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
                 embed_batch=8,
                 label_batch=8,
                 rekognition_per_second=10_000,
+                cluster_seconds=0,  # one setting a turn
             )
         )
         wiring.use(services)

@@ -38,7 +38,7 @@ from tests.infra.from_template import template
 from tests.standins.fake_bedrock import BatchPlan
 from tests.standins.tiny_onnx import make_colour_model
 
-NAMED = {"embedder": "builtin", "method": "kmeans", "clusters": 2, "duplicates": "confirmed"}
+NAMED = {"embedder": "builtin", "clusters": 2, "duplicates": "confirmed"}
 
 # IAM names the right, the API the request.
 _PREFIXES = {"bedrock-runtime": "bedrock", "stepfunctions": "states"}
@@ -270,6 +270,7 @@ def test_from_upload_to_result(
         Need("Publish", "scheduler:UpdateSchedule"),
         Need("Api", "states:StopExecution"),
     } <= used
+    assert "s3:DeleteObject" in {need.action for need in used if need.role == "Cluster"}
     assert {("Cluster", "thumbnails"), ("Api", "thumbnails"), ("Workflow", "results")} <= {
         (need.role, need.resource.split("/")[1]) for need in used if "/" in need.resource
     }

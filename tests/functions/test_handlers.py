@@ -3,19 +3,23 @@
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from imageclust import keys
+from imageclust import keys, wiring
+from imageclust.clustering.methods import SharedWork
 from imageclust.errors import InvalidInput
 from imageclust.models import RunConfig
+from imageclust.steps import search_progress
 from imageclust.steps import start_run as runs
 from imageclust.steps.describe_clusters import job_name
 from imageclust.steps.ingest import create_collection
 from imageclust.wiring import Services
 
+from functions import cluster
 from local.workflows import workflow_file
 
 CONTRACTS = {
@@ -88,12 +92,76 @@ def test_the_states_one_after_the_other(
     clusters = call("ClusterImages", {**base, "plan": plan})
     assert clusters["clusters"] == 3
     assert call("ClusterImages", {**base, "plan": plan}) == clusters
+    drawn = call("DrawMap", {"run_id": request["run_id"], "clusters": clusters})
+    assert drawn == {"method": "tsne", "why": ""}
+    assert call("DrawMap", {"run_id": request["run_id"], "clusters": clusters}) == drawn
     names = call("DescribeClusters", {**base, "plan": plan, "clusters": clusters})
     assert call("DescribeClusters", {**base, "plan": plan, "clusters": clusters}) == names
-    told = {**base, "plan": plan, "clusters": clusters, "names": names, "seconds": {"PlanRun": 1.0}}
+    told = {
+        **base,
+        "plan": plan,
+        "clusters": clusters,
+        "map": drawn,
+        "names": names,
+        "seconds": {"PlanRun": 1.0},
+    }
     published = call("PublishRun", told)
     assert published["counts"]["clustered"] == 15
     assert call("PublishRun", told) == published, "a repeat after a crash publishes the same"
+
+
+@pytest.mark.parametrize("killed_in", [None, 0, 1])
+def test_clustering_in_turns_gives_what_one_turn_gives(
+    services: Services,
+    request_of_a_run: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    killed_in: int | None,
+) -> None:
+    request = request_of_a_run
+    base = {name: request[name] for name in ("run_id", "collection", "config")}
+    base["config"] = {**base["config"], "method": "auto", "search_seconds": 3600}
+    plan = call("PlanRun", {**request, "config": base["config"]})
+    batch = {"run_id": request["run_id"], "collection": "rooms", "labeler": ""}
+    batch["model"] = plan["embed"]["model"]
+    call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
+    told = {**base, "plan": plan}
+
+    def documents(answer: dict[str, Any]) -> dict[str, bytes]:
+        found = list(services.store.list(answer["bucket"], "clusters/"))
+        assert not [item for item in found if "/progress/" in item.uri], "nothing is left"
+        return {item.uri: services.store.read(item.uri) for item in found}
+
+    at_once = call("ClusterImages", told)
+    whole = documents(at_once)
+    for uri in whole:
+        services.store.delete(uri)
+
+    short = replace(services, settings=replace(services.settings, cluster_seconds=-1))
+    wiring.use(short)
+    if killed_in is not None:
+        # Written as soon as it is known, then the process dies in the middle of a setting.
+        monkeypatch.setattr(search_progress, "_EVERY_S", 0.0)
+        run, runs = SharedWork.run, []
+
+        def dying(self: SharedWork, method: str, settings: Any) -> Any:
+            if len(runs) == killed_in:
+                raise KeyboardInterrupt
+            runs.append(method)
+            return run(self, method, settings)
+
+        monkeypatch.setattr(SharedWork, "run", dying)
+        wiring.use(services)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.handler(told, None)
+        monkeypatch.setattr(SharedWork, "run", run)
+        wiring.use(short)
+    turns = []
+    while not (answer := cluster.handler(told, None))["complete"]:
+        turns.append((answer["tried"], answer["of"]))
+    wiring.use(services)
+    assert turns == [(done, 3) for done in range(1 + (killed_in or 0), 3)]
+    assert answer == at_once
+    assert documents(answer) == whole
 
 
 def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) -> None:

@@ -173,6 +173,11 @@ for name in sys.argv[2:]:
         thumbnail = decode_image(cv2.imencode(".webp", picture)[1].tobytes())
         assert thumbnail.pixels.shape == picture.shape
         assert services.open_labeler("rekognition").key
+    if name == "draw_map":
+        import numpy
+        from imageclust.clustering.maps import tsne_map
+        rows = numpy.random.default_rng(0).normal(size=(30, 4)).astype(numpy.float32)
+        assert tsne_map(rows, numpy.arange(3), seed=0).shape == (30, 2)
     if "describe" in name or "batch" in name:
         services.open_describer("auto", False)
         services.open_batch_describer("auto", False)
@@ -202,6 +207,7 @@ def test_functions_import_with_only_their_layers(layers: tuple[str, ...]) -> Non
 _EXERCISE = """
 import io, numpy, boto3, jinja2, pydantic, cv2, onnxruntime, scipy.cluster.hierarchy, pi_heif
 import scipy.optimize, scipy.sparse.csgraph, scipy.spatial
+from sklearn.manifold import TSNE
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
@@ -209,6 +215,8 @@ rows = numpy.random.default_rng(0).random((20, 4))
 tree = scipy.cluster.hierarchy.linkage(rows, "ward")
 assert scipy.cluster.hierarchy.fcluster(tree, 3, "maxclust").max() == 3
 assert scipy.spatial.cKDTree(rows).query(rows[0])[1] == 0
+places = TSNE(2, perplexity=5, max_iter=250, random_state=0).fit_transform(rows)
+assert numpy.isfinite(places).all()
 coded = cv2.imencode(".webp", numpy.zeros((8, 8, 3), numpy.uint8))[1]
 assert cv2.imdecode(coded, cv2.IMREAD_COLOR).shape == (8, 8, 3)
 assert "CPUExecutionProvider" in onnxruntime.get_available_providers()

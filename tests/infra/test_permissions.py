@@ -53,7 +53,7 @@ def test_data_is_reached_by_prefix(gpu_template: JSON) -> None:
     reached = [r for row in permissions(gpu_template) for r in row.resources]
     objects = [r for r in reached if r.startswith("StorageData/")]
     assert objects
-    assert all(re.fullmatch(r"StorageData/[a-z]+/\*", r) for r in objects)
+    assert all(re.fullmatch(r"StorageData/[a-z]+(/[a-z]+)?/\*", r) for r in objects)
 
 
 def test_one_prefix_one_writer(template: JSON) -> None:

@@ -105,7 +105,7 @@ def test_a_folder_becomes_named_clusters(cli: Cli, make_photos: MakePhotos) -> N
     record = cli.record()
     assert record["state"] == "SUCCEEDED"
     assert set(record["seconds"]) == {
-        "PlanRun", "Embed", "Label", "ClusterImages", "DescribeClusters", "PublishRun",
+        "PlanRun", "Embed", "Label", "ClusterImages", "DrawMap", "DescribeClusters", "PublishRun",
     }  # fmt: skip
     assert record["versions"]["imageclust"]
     assert record["config"]["clusters"] == 3

@@ -135,7 +135,7 @@ def test_the_usual_path() -> None:
     assert execution.output == CONTRACTS["PublishRun"]["output"]
     assert sorted(machine.called[1:3]) == ["Embed", "Label"]
     assert [machine.called[0], *machine.called[3:]] == [
-        "PlanRun", "ClusterImages", "DescribeClusters", "PublishRun",
+        "PlanRun", "ClusterImages", "DrawMap", "DescribeClusters", "PublishRun",
     ]  # fmt: skip
     manifests = [key for key in machine.written if key.endswith("manifest.json")]
     assert sorted(key.split("/")[2] for key in manifests) == ["Embed", "Label"]
@@ -144,7 +144,9 @@ def test_the_usual_path() -> None:
 def test_nothing_to_embed_or_label_goes_straight_to_clustering() -> None:
     machine = Contracted(**with_plan(embed={"placement": "none"}, label={"placement": "none"}))
     assert run(machine).status == "SUCCEEDED"
-    assert machine.called == ["PlanRun", "ClusterImages", "DescribeClusters", "PublishRun"]
+    assert machine.called == [
+        "PlanRun", "ClusterImages", "DrawMap", "DescribeClusters", "PublishRun",
+    ]  # fmt: skip
 
 
 def test_many_images_are_embedded_on_the_gpu_queue() -> None:
@@ -231,6 +233,19 @@ def test_a_large_collection_is_planned_in_turns() -> None:
     assert machine.called.count("PlanRun") == 3
 
 
+def test_a_long_search_takes_turns() -> None:
+    class Turns(Contracted):
+        def invoke(self, function_name: str, payload: Any) -> Any:
+            answer = super().invoke(function_name, payload)
+            if function_name == "cluster" and self.called.count("ClusterImages") < 3:
+                return {"complete": False, "tried": 40, "of": 212}
+            return answer
+
+    machine = Turns()
+    assert run(machine).status == "SUCCEEDED"
+    assert machine.called.count("ClusterImages") == 3
+
+
 def batch_contracts() -> dict[str, Any]:
     clusters = {
         **CONTRACTS["ClusterImages"],
@@ -238,9 +253,25 @@ def batch_contracts() -> dict[str, Any]:
     }
     publish = copy.deepcopy(CONTRACTS["PublishRun"])
     publish["input"]["clusters"] = clusters["output"]
-    states = ("PlanRun", "Embed", "Label", "ClusterImages", "DescribeInBatch")
+    states = ("PlanRun", "Embed", "Label", "ClusterImages", "DrawMap", "DescribeInBatch")
     publish["input"]["seconds"] = dict.fromkeys([*states, "CollectDescriptions"], 1)
-    return {"ClusterImages": clusters, "PublishRun": publish}
+    drawn = copy.deepcopy(CONTRACTS["DrawMap"])
+    drawn["input"]["clusters"] = clusters["output"]
+    return {"ClusterImages": clusters, "DrawMap": drawn, "PublishRun": publish}
+
+
+def test_without_a_map_the_run_goes_on() -> None:
+    publish = copy.deepcopy(CONTRACTS["PublishRun"])
+    publish["input"]["map"] = {"method": "pca", "why": "Runtime.OutOfMemory"}
+    del publish["input"]["seconds"]["DrawMap"]
+    failing = {
+        **CONTRACTS["DrawMap"],
+        "raises": StateError("Runtime.OutOfMemory", "signal: killed"),
+    }
+    machine = Contracted(DrawMap=failing, PublishRun=publish)
+    execution = run(machine)
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert machine.called[-3:] == ["DrawMap", "DescribeClusters", "PublishRun"]
 
 
 def test_many_clusters_are_described_in_batch() -> None:

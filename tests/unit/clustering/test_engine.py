@@ -8,13 +8,16 @@ from hypothesis import strategies as st
 from imageclust.clustering import (
     ClusteringConfig,
     ClusteringResult,
+    Paused,
     adjusted_rand_index,
     check_bounds,
     cluster_vectors,
     feasible_clusters,
     parallel,
+    search,
     top_files,
 )
+from imageclust.clustering.methods import SharedWork
 from imageclust.errors import InfeasibleBounds, InvalidInput
 
 METHODS = ["auto", "ward", "kmeans", "gmm", "hdbscan", "dbscan"]
@@ -228,27 +231,110 @@ def test_result_does_not_depend_on_the_number_of_threads(monkeypatch):
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_a_stopped_search_goes_on_where_it_was():
-    rows, _ = blobs([30, 20, 10])
+def told(result: ClusteringResult) -> str:
+    labels = [entry.labels.tolist() for entry in result.search if entry.labels is not None]
+    return json.dumps([result.to_json(), labels])
 
-    class Stopped(Exception):
+
+@pytest.mark.parametrize("kill_after", [1, 2, 8, 20])
+@pytest.mark.parametrize("method", ["auto", "hdbscan", "gmm"])
+def test_a_killed_search_goes_on_where_it_was(kill_after, method):
+    rows, _ = blobs([30, 20, 10], spread=1.0)
+    config = ClusteringConfig(method=method)
+
+    class Killed(Exception):
         pass
 
-    class Stopping(dict):
+    class Killing(dict):
         def __setitem__(self, key, value):
-            if len(self) == 7:
-                raise Stopped
+            if len(self) == kill_after:
+                raise Killed
             super().__setitem__(key, value)
 
-    checkpoint = Stopping()
-    with pytest.raises(Stopped):
-        cluster_vectors(rows, config=ClusteringConfig(), checkpoint=checkpoint)
-    held = dict(checkpoint)
-    resumed = cluster_vectors(rows, config=ClusteringConfig(), checkpoint=held)
+    checkpoint = Killing()
+    whole = cluster_vectors(rows, config=config)
+    if kill_after <= whole.tried:
+        with pytest.raises(Killed):
+            cluster_vectors(rows, config=config, checkpoint=checkpoint)
+    assert told(cluster_vectors(rows, config=config, checkpoint=dict(checkpoint))) == told(whole)
+
+
+def test_a_search_in_turns_tries_each_setting_once(monkeypatch):
+    rows, _ = blobs([30, 20, 10])
+    rows = np.concatenate([rows, np.eye(16, dtype=np.float32)])
     whole = cluster_vectors(rows, config=ClusteringConfig())
-    assert len(held) > 7
-    assert resumed.labels.tolist() == whole.labels.tolist()
-    assert resumed.metrics == whole.metrics
+    runs = []
+    run = SharedWork.run
+
+    def counted(self, method, settings):
+        runs.append((method, str(settings)))
+        return run(self, method, settings)
+
+    monkeypatch.setattr(search, "measure_choice", once(search.measure_choice))
+    monkeypatch.setattr(search.SharedWork, "run", counted)
+    checkpoint, turns = {}, []
+    while True:
+        try:
+            result = cluster_vectors(
+                rows, config=ClusteringConfig(), checkpoint=checkpoint, pause=lambda: True
+            )
+            break
+        except Paused as paused:
+            turns.append((paused.done, paused.total))
+    assert turns == [(done, whole.tried) for done in range(1, whole.tried)]
+    searched = runs[: whole.tried]
+    assert len(set(searched)) == whole.tried  # stability runs the winner again
+    assert told(result) == told(whole)
+
+
+def once(function):
+    calls = []
+
+    def call(*arguments, **named):
+        assert not calls, "a second time"
+        calls.append(1)
+        return function(*arguments, **named)
+
+    return call
+
+
+def test_a_pause_never_comes_before_something_new():
+    rows, _ = blobs([30, 20, 10])
+    config = ClusteringConfig(clusters=3, method="ward")
+    result = cluster_vectors(rows, config=config, checkpoint={}, pause=lambda: True)
+    assert result.tried == 1
+
+
+def test_the_time_budget_counts_over_all_turns(monkeypatch):
+    rows, _ = blobs([30, 20, 10])
+    config = ClusteringConfig(time_budget_s=1000.0)
+    now = [0.0]
+
+    def clock():
+        now[0] += 30.0
+        return now[0]
+
+    monkeypatch.setattr(search.time, "monotonic", clock)
+    checkpoint, turns = {}, 0
+    while True:
+        try:
+            result = cluster_vectors(rows, config=config, checkpoint=checkpoint, pause=lambda: True)
+            break
+        except Paused:
+            turns += 1
+    assert 3 < turns < 24
+    assert result.tried == turns + 1
+    assert result.skipped > 0
+
+
+def test_a_checkpoint_of_another_configuration_is_not_used():
+    rows, _ = blobs([30, 20, 10])
+    checkpoint = {}
+    cluster_vectors(rows, config=ClusteringConfig(), checkpoint=checkpoint)
+    for other in ({"weights": (1.0, 0.0, 0.0)}, {"seed": 1}, {"max_size": 20}):
+        config = ClusteringConfig(**other)
+        again = cluster_vectors(rows, config=config, checkpoint=dict(checkpoint))
+        assert told(again) == told(cluster_vectors(rows, config=config))
 
 
 def test_time_budget_stops_the_search_and_says_so():

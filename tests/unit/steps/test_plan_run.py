@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from imageclust import keys
-from imageclust.errors import NotFound
+from imageclust.clustering import ClusteringConfig
+from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import FileSeen, RunConfig, RunRequest
 from imageclust.steps.gather import read_files
-from imageclust.steps.plan_run import plan_run
+from imageclust.steps.plan_run import clustering_config, plan_run
 from imageclust.wiring import Services
 
 from tests.conftest import jpeg, picture
@@ -91,3 +92,29 @@ def test_when_time_is_up_what_was_read_stays_read(services: Services) -> None:
     plan = plan_run(services, request, clock=lambda: next(times))
     assert plan["complete"], "one chunk is always done"
     assert plan["images"]["distinct"] == 3
+
+
+def test_the_search_is_told_its_budget_and_weights() -> None:
+    config = RunConfig.from_json({"search_seconds": 90, "silhouette_weight": 1, "noise_weight": 0})
+    asked = clustering_config(config)
+    assert asked.time_budget_s == 90
+    assert asked.weights == (1.0, 0.4, 0.0)
+    assert clustering_config(RunConfig()) == ClusteringConfig()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"search_seconds": 0}, "search_seconds must be more than 0"),
+        ({"search_seconds": float("nan")}, "search_seconds must be more than 0"),
+        ({"balance_weight": -0.1}, "balance_weight must not be negative"),
+        ({"noise_weight": float("inf")}, "noise_weight must not be negative"),
+        (
+            {"silhouette_weight": 0, "balance_weight": 0, "noise_weight": 0},
+            "at least one of silhouette_weight, balance_weight, noise_weight",
+        ),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(given: dict[str, float], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        RunConfig.from_json(given)

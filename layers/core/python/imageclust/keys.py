@@ -13,6 +13,8 @@ data bucket prefix                    written by             holds
 ``thumbnails/{aa}/``                  Embed                  320 px WebP by image id
 ``results/{run}/{state}/``            the Distributed Maps   the ResultWriter's files
 ``clusters/{digest}/``                ClusterImages          assignments, clusters, matrix
+``clusters/{digest}/map.npy``         DrawMap                places on the flat map
+``clusters/progress/{digest}/``       ClusterImages          what an unfinished search has tried
 ``descriptions/{digest}/``            DescribeClusters       names by cluster
 ``records/{run}/``                    PrepareEmbeddings      batch inference input: pictures
 ``bedrock/{run}/``                    DescribeInBatch, Bedrock: batch inference input, output
@@ -88,6 +90,11 @@ def clusters_key(digest: str, name: str) -> str:
     return f"clusters/{digest}/{name}"
 
 
+def search_progress_key(digest: str, name: str) -> str:
+    return f"clusters/progress/{digest}/{name}"
+
+
+MAP = "map.npy"  # among a clustering's files; DrawMap → PublishRun
 SEARCH_LABELS = "search_labels.npy"  # among a clustering's files; ClusterImages → PublishRun
 
 

@@ -43,7 +43,9 @@ class RunConfig:
     """What one run does: validated, frozen, stored with the run.
 
     ``auto`` for embedder, labeler and describer means the best one that is installed. ``sample``
-    is the share of distinct images used, in (0, 1]. ``describer`` may name several, separated by
+    is the share of distinct images used, in (0, 1]. A search tries nothing new after
+    ``search_seconds``. The three weights of the score by which it ranks are scaled to sum to one.
+    ``describer`` may name several, separated by
     commas: the answers of all are kept and the first one's names are shown, with the phrases and
     descriptions of ``descriptions_by`` where that is set. ``label_min_confidence`` (0 to 100) and
     ``max_labels`` an image are the labeler's own where they are None.
@@ -67,6 +69,10 @@ class RunConfig:
     outliers: Literal["keep", "assign"] = "keep"
     sample: float = 1.0
     seed: int = 0
+    search_seconds: float | None = None
+    silhouette_weight: float = 0.3
+    balance_weight: float = 0.4
+    noise_weight: float = 0.3
     describer: str = "auto"
     descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
@@ -100,6 +106,14 @@ class RunConfig:
             )
         if self.image_properties == "on" and self.labels == "off":
             raise InvalidInput("image_properties come with labels: labels must not be 'off'")
+        if self.search_seconds is not None and not 0 < self.search_seconds < math.inf:
+            raise InvalidInput(f"search_seconds must be more than 0, not {self.search_seconds}")
+        weights = ("silhouette_weight", "balance_weight", "noise_weight")
+        for name in weights:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InvalidInput(f"{name} must not be negative, not {getattr(self, name)}")
+        if not any(getattr(self, name) for name in weights):
+            raise InvalidInput(f"at least one of {', '.join(weights)} must be more than 0")
         if self.max_cost_usd is not None and self.max_cost_usd < 0:
             raise InvalidInput(f"max_cost_usd must not be negative, not {self.max_cost_usd}")
         describers = self.describers

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         purity,
     )
     from imageclust.clustering.report import top_files
+    from imageclust.clustering.search import Paused
     from imageclust.clustering.streaming import cluster_shards
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ClusteringConfig",
     "ClusteringResult",
     "Merge",
+    "Paused",
     "SearchEntry",
     "adjusted_rand_index",
     "check_bounds",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Paused": "search",
     "adjusted_rand_index": "quality",
     "cluster_shards": "streaming",
     "cluster_vectors": "engine",

@@ -28,6 +28,7 @@ def cluster_vectors(
     config: ClusteringConfig,
     progress: Callable[[float], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    pause: Callable[[], bool] | None = None,
 ) -> ClusteringResult:
     """Group vectors by direction and explain the groups.
 
@@ -37,9 +38,12 @@ def cluster_vectors(
         config: method, bounds and effort.
         progress: called with a share from 0 to 1, never falling.
         checkpoint: a mapping that keeps finished settings, so that a stopped search goes on where
-            it was when it is called again with the same vectors and configuration.
+            it was when it is called again with the same vectors and configuration; the result is
+            the same wherever it stopped.
+        pause: asked between two settings; True ends the call with ``Paused``.
 
     Raises:
+        Paused: there is more to try, in another call with the same checkpoint.
         InvalidInput: not a matrix, not finite, or a configuration that makes no sense.
         InfeasibleBounds: no clustering of n images meets the bounds.
     """
@@ -59,7 +63,11 @@ def cluster_vectors(
     with one_blas_thread():
         rows = unit_rows(given)
         outcome = search(
-            rows, config, progress=lambda share: report(0.9 * share), checkpoint=checkpoint
+            rows,
+            config,
+            progress=lambda share: report(0.9 * share),
+            checkpoint=checkpoint,
+            pause=pause,
         )
         result = _result(rows, outcome, config)
     report(1.0)

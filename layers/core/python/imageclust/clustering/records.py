@@ -50,8 +50,7 @@ class SearchEntry:
     """One setting that a search tried: its scores and labels, or why it failed.
 
     ``labels`` ((n,) int32, -1 = outlier) is kept for the top ten only; ``error`` is empty unless
-    the setting failed. ``seconds`` is what it took in this search; it is not written out, because
-    a result depends on the data, the configuration and the seed only.
+    the setting failed.
     """
 
     method: str
@@ -60,7 +59,6 @@ class SearchEntry:
     metrics: dict[str, float]
     labels: NDArray[np.int32] | None = None
     error: str = ""
-    seconds: float = 0.0
 
     @property
     def composite(self) -> float:

@@ -1,11 +1,15 @@
-"""Trying settings and keeping the best by composite score."""
+"""Trying settings and keeping the best by composite score.
+
+A search can be paused, or killed, between two settings: what is finished lies in a checkpoint, and
+the same call goes on from there to the same result.
+"""
 
 import hashlib
 import json
 import time
 import zlib
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,7 +37,20 @@ _NEAR_BEST = 0.85
 _LITTLE_NOISE = 0.05
 _MANY = 12_000
 _MOST_SEARCHED = 256
+_CHOICE = "choice"
 Checkpoint = MutableMapping[str, bytes]
+
+
+class Paused(Exception):
+    """The search is not over: it goes on from its checkpoint when it is called again.
+
+    ``done`` of ``total`` settings are tried.
+    """
+
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__(f"{done} of {total} settings are tried")
+        self.done = done
+        self.total = total
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +73,7 @@ def search(
     *,
     progress: Callable[[float], None],
     checkpoint: Checkpoint | None = None,
+    pause: Callable[[], bool] | None = None,
 ) -> SearchOutcome:
     """Try the settings that the configuration asks for and keep the best.
 
@@ -67,6 +85,10 @@ def search(
         config: checked against n already.
         progress: called with a share from 0 to 1.
         checkpoint: finished settings are stored here and not tried again when they are found.
+        pause: asked before each setting but the first new one; True ends the call.
+
+    Raises:
+        Paused: ``pause`` said so. Each call tries one new setting at least.
     """
     n = len(rows)
     if n == 0:
@@ -74,7 +96,7 @@ def search(
     low, high = feasible_clusters(n, config)
     if high == 1 or (rows == rows[0]).all():
         return _one_group(rows, config, (low, min(high, max(low, 1))))
-    return _Search(rows, config, (low, high), checkpoint).run(progress)
+    return _Search(rows, config, (low, high), checkpoint).run(progress, pause or _never)
 
 
 class _Search:
@@ -91,24 +113,30 @@ class _Search:
         self.config = config
         first, self.place = distinct_rows(rows)
         self.feasible = feasible
-        self.started = time.monotonic()
         self.store = _Store(rows, config, checkpoint)
+        self.started = time.monotonic() - self.store.seconds()
         distinct = rows if len(first) == len(rows) else rows[first]
         self.shared = SharedWork(distinct, seed=config.seed, max_size=config.max_size)
         self.entries: list[SearchEntry] = []
         self.failed: list[SearchEntry] = []
         self.strengths: dict[int, Floats | None] = {}
 
-    def run(self, progress: Callable[[float], None]) -> SearchOutcome:
-        low, high = self.feasible
-        choice = _choose(self.shared, low, high, self.config)
+    def run(self, progress: Callable[[float], None], pause: Callable[[], bool]) -> SearchOutcome:
+        choice = self._choose()
         progress(0.1)
         todo = candidates(self.shared, choice.window, self.feasible, self.config)
-        done = 0
+        done, new = 0, 0
         for candidate in todo:
-            if self.entries and self._late():
-                break
-            self._try(candidate)
+            held = self.store.read(candidate)
+            if held is None:
+                if self.entries and self._late():
+                    break
+                if new and pause():
+                    raise Paused(done, len(todo))
+                held = self._tried(candidate)
+                self.store.write(candidate, held, seconds=time.monotonic() - self.started)
+                new += 1
+            self._keep(candidate, held)
             done += 1
             progress(0.1 + 0.9 * done / len(todo))
         if not self.entries:
@@ -137,40 +165,40 @@ class _Search:
             skipped=len(todo) - done,
         )
 
+    def _choose(self) -> MeasuredChoice:
+        """The measured numbers of clusters, from the checkpoint when they are there."""
+        choice = self.store.read_choice()
+        if choice is None:
+            choice = _choose(self.shared, *self.feasible, self.config)
+            self.store.write_choice(choice, seconds=time.monotonic() - self.started)
+        return choice
+
     def _late(self) -> bool:
         budget = self.config.time_budget_s
         return budget is not None and time.monotonic() - self.started > budget
 
-    def _try(self, candidate: Candidate) -> None:
-        started = time.perf_counter()
-        stored = self.store.read(candidate)
-        strengths = None
-        if stored is not None:
-            labels, metrics = stored
-        else:
-            try:
-                made = self.shared.run(candidate.method, candidate.settings)
-            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
-                self.failed.append(
-                    SearchEntry(candidate.method, candidate.settings, 0, {}, error=str(problem))
-                )
-                return
-            labels = made.labels[self.place]
-            if made.strengths is not None:
-                strengths = made.strengths[self.place]
-            labels = relabel_by_size(self._bounded(labels, candidate))
-            metrics, _ = measure(self.rows, labels, self.config.weights)
-            self.store.write(candidate, labels, metrics)
+    def _tried(self, candidate: Candidate) -> "_Tried":
+        try:
+            made = self.shared.run(candidate.method, candidate.settings)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as problem:
+            return _Tried(error=str(problem))
+        strengths = None if made.strengths is None else made.strengths[self.place]
+        labels = relabel_by_size(self._bounded(made.labels[self.place], candidate))
+        metrics, _ = measure(self.rows, labels, self.config.weights)
+        return _Tried(labels, strengths, metrics)
+
+    def _keep(self, candidate: Candidate, tried: "_Tried") -> None:
+        if tried.labels is None:
+            self.failed.append(
+                SearchEntry(candidate.method, candidate.settings, 0, {}, error=tried.error)
+            )
+            return
+        metrics = dict(tried.metrics)
         entry = SearchEntry(
-            candidate.method,
-            candidate.settings,
-            int(metrics["clusters"]),
-            metrics,
-            labels,
-            seconds=time.perf_counter() - started,
+            candidate.method, candidate.settings, int(metrics["clusters"]), metrics, tried.labels
         )
         self.entries.append(entry)
-        self.strengths[id(entry)] = strengths
+        self.strengths[id(entry)] = tried.strengths
 
     def _rank(self, choice: MeasuredChoice) -> None:
         """Composite score among the settings that find nearly the most structure; then the rest.
@@ -225,35 +253,80 @@ class _Search:
         return bounded_kmeans(rotated, start, min_size=min_size, max_size=max_size, rounds=rounds)
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """What one setting gave: labels, strengths and scores, or why it failed."""
+
+    labels: Labels | None = None
+    strengths: Floats | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
 class _Store:
-    """Finished settings of one search under keys that name data, configuration and setting."""
+    """Finished settings of one search under keys that name data, configuration and setting.
+
+    A value is a line of JSON, then the labels and strengths as zlib-compressed bytes. ``seconds``
+    in it is how long the search had taken by then, over all calls: the time budget goes on.
+    """
 
     def __init__(
         self, rows: Floats, config: ClusteringConfig, checkpoint: Checkpoint | None
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint: Checkpoint = {} if checkpoint is None else checkpoint
         self.n = len(rows)
+        digest = hashlib.blake2b(digest_size=12)
         if checkpoint is not None:
-            digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=12)
-            asked = (config.min_size, config.max_size, config.clusters, config.target_size)
-            told = (asked, config.outliers, config.seed, config.weights, config.mode, config.method)
-            digest.update(repr(told).encode())
-            self.prefix = digest.hexdigest()
+            digest.update(np.ascontiguousarray(rows).data)
+            digest.update(repr(config).encode())
+        self.prefix = digest.hexdigest()
 
-    def read(self, candidate: Candidate) -> tuple[Labels, dict[str, float]] | None:
-        if self.checkpoint is None:
-            return None
-        held = self.checkpoint.get(self._key(candidate))
-        if held is None:
-            return None
-        head, _, body = held.partition(b"\n")
-        labels = np.frombuffer(zlib.decompress(body), dtype="<i4").astype(np.int32)
-        return (labels, json.loads(head)) if len(labels) == self.n else None
+    def seconds(self) -> float:
+        """What the search took before this call."""
+        mine = (key for key in self.checkpoint if key.startswith(f"{self.prefix}/"))
+        return max((self._head(key)["seconds"] for key in mine), default=0.0)
 
-    def write(self, candidate: Candidate, labels: Labels, metrics: dict[str, float]) -> None:
-        if self.checkpoint is not None:
-            body = zlib.compress(labels.astype("<i4").tobytes(), 1)
-            self.checkpoint[self._key(candidate)] = json.dumps(metrics).encode() + b"\n" + body
+    def read(self, candidate: Candidate) -> _Tried | None:
+        key = self._key(candidate)
+        if key not in self.checkpoint:
+            return None
+        head = self._head(key)
+        if head["error"]:
+            return _Tried(error=head["error"])
+        numbers = np.frombuffer(zlib.decompress(self.checkpoint[key].partition(b"\n")[2]), "<i4")
+        strengths = numbers[self.n :].view("<f4").astype(np.float32) if head["strengths"] else None
+        return _Tried(numbers[: self.n].astype(np.int32), strengths, head["metrics"])
+
+    def write(self, candidate: Candidate, tried: _Tried, *, seconds: float) -> None:
+        head: dict[str, Any] = {
+            "seconds": seconds,
+            "error": tried.error,
+            "metrics": tried.metrics,
+            "strengths": tried.strengths is not None,
+        }
+        body = b""
+        if tried.labels is not None:
+            body = tried.labels.astype("<i4").tobytes()
+        if tried.strengths is not None:
+            body += tried.strengths.astype("<f4").tobytes()
+        self.checkpoint[self._key(candidate)] = (
+            json.dumps(head).encode() + b"\n" + (zlib.compress(body, 1))
+        )
+
+    def read_choice(self) -> MeasuredChoice | None:
+        key = f"{self.prefix}/{_CHOICE}"
+        if key not in self.checkpoint:
+            return None
+        choice = self._head(key)["choice"]
+        return MeasuredChoice(tuple(choice["window"]), choice["best"], choice["curves"])
+
+    def write_choice(self, choice: MeasuredChoice, *, seconds: float) -> None:
+        head = {"seconds": seconds, "choice": asdict(choice)}
+        self.checkpoint[f"{self.prefix}/{_CHOICE}"] = json.dumps(head).encode()
+
+    def _head(self, key: str) -> dict[str, Any]:
+        head: dict[str, Any] = json.loads(self.checkpoint[key].partition(b"\n")[0])
+        return head
 
     def _key(self, candidate: Candidate) -> str:
         settings = "-".join(f"{name}-{value}" for name, value in candidate.settings.items())
@@ -281,6 +354,10 @@ def _one_group(rows: Floats, config: ClusteringConfig, clusters: tuple[int, int]
     )
     settings = {"clusters": int(labels.max()) + 1, "fallback": "nothing to tell apart"}
     return SearchOutcome(labels, _plain_method(config), settings)
+
+
+def _never() -> bool:
+    return False
 
 
 def _plain_method(config: ClusteringConfig) -> str:

@@ -1,13 +1,15 @@
 """ClusterImages: the vectors of a run to clusters, with a brief of each for the describers.
 
 The result is stored under a digest of everything it depends on: the same images, configuration
-and models give the stored result again, also in another run.
+and models give the stored result again, also in another run. A search too long for one call comes
+back with ``complete: false`` and the workflow calls again; what was tried stays tried.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -30,12 +32,13 @@ from imageclust.steps.exemplar_labels import (
 )
 from imageclust.steps.gather import Gathered, gather, read_answers, read_files
 from imageclust.steps.plan_run import clustering_config
+from imageclust.steps.search_progress import SearchProgress
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ENGINE = 6  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 7  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class ClusterRequest:
         )
 
 
-def cluster_images(services: Services, request: ClusterRequest) -> JSON:
+def cluster_images(
+    services: Services, request: ClusterRequest, *, clock: Callable[[], float] = time.monotonic
+) -> JSON:
     """Cluster the run's images; returns the address, counts and how to describe.
 
     Confirmed copies of one picture have one vote: the best of them is clustered, the others follow
@@ -67,6 +72,7 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
     Raises:
         InvalidInput: not one file is an image, or bounds that the images left cannot meet.
     """
+    deadline = clock() + services.settings.cluster_seconds
     config, plan = request.config, request.plan
     files = read_files(services, plan["files"])
     wanted = (file.image_id for file in files if file.image_id)
@@ -112,7 +118,8 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
         return keys.join_uri(bucket, keys.clusters_key(digest, name))
 
     if services.store.size(address("summary.json")) is None:
-        from imageclust.clustering import cluster_vectors  # with SciPy; a stored result spares it
+        # With SciPy; a stored result spares it.
+        from imageclust.clustering import Paused, cluster_vectors
 
         spread = None if chosen is None else spread_over(gathered, chosen, labels)
         found = _Found(
@@ -123,15 +130,27 @@ def cluster_images(services: Services, request: ClusterRequest) -> JSON:
             spread,
             frozenset(answers.flagged),
         )
-        result = cluster_vectors(_fused(found, weight=weight, seed=config.seed), config=clustering)
+        progress = SearchProgress(services.store, bucket, digest)
+        try:
+            result = cluster_vectors(
+                _fused(found, weight=weight, seed=config.seed),
+                config=clustering,
+                checkpoint=progress,
+                pause=lambda: clock() > deadline,
+            )
+        except Paused as paused:
+            progress.flush()
+            return {"complete": False, "tried": paused.done, "of": paused.total}
         documents = _documents(services, found, result)
         services.store.write(address("embeddings.npy"), npy_bytes(gathered.vectors))
         tried = _search_labels(found, result)
         services.store.write(address(keys.SEARCH_LABELS), npy_bytes(tried))
         for name, data in documents.items():
             services.store.write(address(name), data)
+        progress.forget()
     summary = json.loads(services.store.read(address("summary.json")))
     return {
+        "complete": True,
         "bucket": bucket,
         "prefix": keys.clusters_key(digest, ""),
         "digest": digest,

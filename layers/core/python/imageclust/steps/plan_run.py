@@ -156,6 +156,8 @@ def clustering_config(config: RunConfig) -> ClusteringConfig:
         max_size=config.max_size,
         outliers=config.outliers,
         seed=config.seed,
+        time_budget_s=config.search_seconds,
+        weights=(config.silhouette_weight, config.balance_weight, config.noise_weight),
     )
 
 

@@ -58,6 +58,7 @@ class PublishRequest:
     config: RunConfig
     plan: JSON
     clusters: JSON
+    map: JSON
     names: JSON
     seconds: dict[str, float]
 
@@ -69,6 +70,7 @@ class PublishRequest:
             config=RunConfig.from_json(data["config"]),
             plan=data["plan"],
             clusters=data["clusters"],
+            map=data["map"],
             names=data["names"],
             seconds=data["seconds"],
         )
@@ -114,6 +116,11 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     )
     summary = json.loads(services.store.read(summary_uri))
     result = summary["result"]
+    result["map_method"] = request.map["method"]
+    if request.map["method"] != "pca":
+        for image_id, there in zip(placed, _map(services, request), strict=True):
+            # The plain one stays beside it.
+            places[image_id].update(map=there, map_pca=places[image_id]["map"])
 
     outcomes = outcomes_of(files, places)
     counts = count_outcomes(outcomes)
@@ -165,6 +172,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
             **({"flagged": len(answers.flagged)} if request.config.moderation == "on" else {}),
             **summary["labels"],
         },
+        "map": request.map,
         "duplicates": {"policy": request.config.duplicates, **summary["duplicates"]},
         "metrics": result["metrics"],
         "method": result["method"],
@@ -384,6 +392,13 @@ def _search_labels(services: Services, request: PublishRequest) -> NDArray[np.in
     uri = keys.join_uri(request.clusters["bucket"], name)
     labels: NDArray[np.int32] = np.load(services.store.path(uri), allow_pickle=False)
     return labels
+
+
+def _map(services: Services, request: PublishRequest) -> list[list[float]]:
+    """Places on the map that DrawMap drew, in the order of the assignments."""
+    uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + keys.MAP)
+    flat: list[list[float]] = np.load(services.store.path(uri), allow_pickle=False).tolist()
+    return [[round(x, 3), round(y, 3)] for x, y in flat]
 
 
 def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
