@@ -85,8 +85,10 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     grant_labelling(cluster)
 
     draw_map = roles["draw_map"]
-    storage.grant_read_data(draw_map, "clusters", reason="the vectors, and which images to show")
-    storage.grant_write_data(draw_map, "clusters", reason="places on the map")
+    storage.grant_read_data(
+        draw_map, "clusters", "maps", reason="the vectors, which images to show; a map that exists"
+    )
+    storage.grant_write_data(draw_map, "maps", reason="places on the map")
     storage.grant_table(draw_map, reason="what the run used")
 
     publish = roles["publish"]
@@ -97,6 +99,7 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
         "labels",
         "results",
         "clusters",
+        "maps",
         "descriptions",
         "thumbnails",
         "exports",

@@ -69,6 +69,7 @@ def test_one_prefix_one_writer(template: JSON) -> None:
         "StorageData/vectors/*": ["Embed"],
         "StorageData/thumbnails/*": ["Embed"],
         "StorageData/records/*": ["Embed"],
+        "StorageData/maps/*": ["DrawMap"],
         "StorageData/labels/*": ["Cluster", "Embed", "Label"],
         "StorageData/results/*": ["Workflow"],
         "StorageData/clusters/*": ["Cluster"],

@@ -13,7 +13,7 @@ data bucket prefix                    written by             holds
 ``thumbnails/{aa}/``                  Embed                  320 px WebP by image id
 ``results/{run}/{state}/``            the Distributed Maps   the ResultWriter's files
 ``clusters/{digest}/``                ClusterImages          assignments, clusters, matrix
-``clusters/{digest}/map.npy``         DrawMap                places on the flat map
+``maps/{digest}``                     DrawMap                places on the flat map
 ``clusters/progress/{digest}/``       ClusterImages          what an unfinished search has tried
 ``descriptions/{digest}/``            DescribeClusters       names by cluster
 ``records/{run}/``                    PrepareEmbeddings      batch inference input: pictures
@@ -94,7 +94,10 @@ def search_progress_key(digest: str, name: str) -> str:
     return f"clusters/progress/{digest}/{name}"
 
 
-MAP = "map.npy"  # among a clustering's files; DrawMap → PublishRun
+def map_key(digest: str) -> str:
+    return f"maps/{digest}.npy"
+
+
 SEARCH_LABELS = "search_labels.npy"  # among a clustering's files; ClusterImages → PublishRun
 
 

@@ -1,4 +1,4 @@
-"""DrawMap: a flat map of a clustering's images, beside its other documents.
+"""DrawMap: a flat map of a clustering's images.
 
 A clustering has a plain map (PCA) of its own. This one keeps neighbours together (t-SNE); its
 library does not fit into ClusterImages' function, and a run is whole without it.
@@ -33,20 +33,21 @@ class MapRequest:
 
 
 def draw_map(services: Services, request: MapRequest) -> JSON:
-    """Store ``map.npy``, (n, 2) float32 in the order of ``embeddings.npy``; say how it was made.
+    """Store the map, (n, 2) float32 in the order of ``embeddings.npy``; say how it was made.
 
     Where there are too few different images to tell near from far, nothing is stored.
     """
     found = request.clusters
     address = keys.join_uri(found["bucket"], found["prefix"])
-    if services.store.size(address + keys.MAP) is None:
+    target = keys.join_uri(found["bucket"], keys.map_key(found["digest"]))
+    if services.store.size(target) is None:
         from imageclust.clustering.maps import tsne_map  # with SciPy; a stored map spares it
 
         vectors = np.load(services.store.path(address + "embeddings.npy"), mmap_mode="r")
         flat = tsne_map(vectors, _exemplars(services, address), seed=_SEED)
         if flat is None:
             return {"method": "pca", "why": "too few different images for t-SNE"}
-        services.store.write(address + keys.MAP, npy_bytes(flat))
+        services.store.write(target, npy_bytes(flat))
     return {"method": "tsne", "why": ""}
 
 

@@ -396,7 +396,7 @@ def _search_labels(services: Services, request: PublishRequest) -> NDArray[np.in
 
 def _map(services: Services, request: PublishRequest) -> list[list[float]]:
     """Places on the map that DrawMap drew, in the order of the assignments."""
-    uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + keys.MAP)
+    uri = keys.join_uri(request.clusters["bucket"], keys.map_key(request.clusters["digest"]))
     flat: list[list[float]] = np.load(services.store.path(uri), allow_pickle=False).tolist()
     return [[round(x, 3), round(y, 3)] for x, y in flat]
 
