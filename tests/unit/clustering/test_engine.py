@@ -142,6 +142,14 @@ def test_bounds_always_hold(data):
     assert_whole(cluster_vectors(rows, config=config), n, config)
 
 
+@pytest.mark.parametrize("most_searched", [256, 3])
+def test_kmeans_keeps_the_bounds_with_few_and_with_many_clusters(monkeypatch, most_searched):
+    monkeypatch.setattr(search, "_MOST_SEARCHED", most_searched)
+    rows, _ = blobs([80, 50, 30, 20, 10, 10])
+    config = ClusteringConfig(method="kmeans", clusters=8, min_size=20, max_size=30)
+    assert_whole(cluster_vectors(rows, config=config), 200, config)
+
+
 @pytest.mark.parametrize("n", [12, 30])
 def test_equal_sizes_when_both_bounds_agree(n):
     rows, _ = blobs([n // 2, n // 3, n - n // 2 - n // 3])

@@ -35,7 +35,7 @@ from imageclust.clustering.records import SearchEntry
 TOP = 10
 _NEAR_BEST = 0.85
 _LITTLE_NOISE = 0.05
-_MANY = 12_000
+_MANY_COSTS = 600_000
 _MOST_SEARCHED = 256
 _CHOICE = "choice"
 Checkpoint = MutableMapping[str, bytes]
@@ -237,19 +237,26 @@ class _Search:
             sizes = cluster_sizes(labels, asked)
             if sizes.min() >= min_size and sizes.max() <= max_size:
                 return labels
-            if asked <= _MOST_SEARCHED:
-                return self._bounded_kmeans(asked, min_size, max_size)
+            return self._bounded_kmeans(labels, asked, min_size, max_size)
         k_range = self.feasible if asked is None else (asked, asked)
         return fit_bounds(rows, labels, clusters=k_range, min_size=min_size, max_size=max_size)
 
-    def _bounded_kmeans(self, k: int, min_size: int, max_size: int) -> Labels:
+    def _bounded_kmeans(self, labels: Labels, k: int, min_size: int, max_size: int) -> Labels:
         rotated = self.shared.rotated
         if len(rotated) < len(self.rows):
             rotated = rotated[self.place]
-        start = bounded_start(
-            rotated, k, min_size=min_size, max_size=max_size, seed=self.config.seed
-        )
-        rounds = 25 if len(rotated) <= _MANY else 6
+        if k <= _MOST_SEARCHED:
+            start = bounded_start(
+                rotated, k, min_size=min_size, max_size=max_size, seed=self.config.seed
+            )
+        else:
+            # Many small clusters: a sample holds too few rows of each to be searched.
+            start = fit_bounds(
+                rotated, labels, clusters=(k, k), min_size=min_size, max_size=max_size
+            )
+        rounds = 25
+        if len(rotated) * k > _MANY_COSTS:
+            rounds = 6 if k <= _MOST_SEARCHED else 1
         return bounded_kmeans(rotated, start, min_size=min_size, max_size=max_size, rounds=rounds)
 
 
