@@ -183,7 +183,7 @@ class Labeler(Protocol):
     min_side: int
     """Short side, in pixels, that ``pixels`` should have at least."""
 
-    def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
+    def label(self, images: Iterable[NDArray[np.uint8]]) -> list[Labelled]:
         """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB."""
         ...
 

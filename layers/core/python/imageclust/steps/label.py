@@ -1,17 +1,29 @@
 """Label: one batch of images to one shard of labels."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imageclust.errors import RejectedImage
 from imageclust.models import JSON, ImageRef
 from imageclust.steps.pictures import (
     failure_as_rejection,
     plain_picture,
-    process_images,
+    process_each,
     store_labels,
     without_labels,
 )
 from imageclust.wiring import Services
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imageclust.images import Processed
+
+_AT_ONCE = 16  # files read before they are decoded, while the labeler works on others
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class LabelBatch:
     failed: RejectedImage | None = None
 
     @classmethod
-    def from_json(cls, data: JSON) -> "LabelBatch":
+    def from_json(cls, data: JSON) -> LabelBatch:
         batch = data["BatchInput"]
         images = tuple(ImageRef.from_json(item) for item in data["Items"])
         failed = failure_as_rejection(data["failed"]) if "failed" in data else None
@@ -52,7 +64,16 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
         labeler.label([plain_picture()])
         done = store_labels(services, labeler.key, images, [batch.failed] * len(images), [])
         return {**done, "reused": len(batch.images) - len(images)}
-    processed = process_images(services, images, min_side=labeler.min_side)
-    pixels = [item.pixels for item in processed if not isinstance(item, RejectedImage)]
-    done = store_labels(services, labeler.key, images, processed, labeler.label(pixels))
+    processed: list[Processed | RejectedImage] = []
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        # Decoded while the labeler asks about those before: its rate is what takes the time.
+        each = process_each(services, images, min_side=labeler.min_side, at_once=_AT_ONCE)
+        for item in each:
+            processed.append(item)
+            if not isinstance(item, RejectedImage):
+                yield item.pixels
+
+    answers = labeler.label(pixels())
+    done = store_labels(services, labeler.key, images, processed, answers)
     return {**done, "reused": len(batch.images) - len(images)}

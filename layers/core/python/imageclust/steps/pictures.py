@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from imageclust import keys
@@ -69,18 +69,25 @@ def without_labels(services: Services, images: Sequence[ImageRef], labeler: str)
 def process_images(
     services: Services, images: Sequence[ImageRef], *, min_side: int
 ) -> list[Processed | RejectedImage]:
-    """Read and decode each image once; a failure stands in its place.
+    """Read and decode each image once; a failure stands in its place."""
+    return list(process_each(services, images, min_side=min_side, at_once=len(images)))
 
-    Files are read a few at a time, so that a batch of huge ones does not fill the memory.
+
+def process_each(
+    services: Services, images: Sequence[ImageRef], *, min_side: int, at_once: int
+) -> Iterator[Processed | RejectedImage]:
+    """As ``process_images``, one after the other, for a caller that works on them meanwhile.
+
+    At most ``at_once`` files are read before they are decoded, and fewer of huge ones, so that a
+    batch of those does not fill the memory.
     """
-    answers: list[Processed | RejectedImage] = []
     waiting: list[ImageRef] = []
     for position, image in enumerate(images, start=1):
         waiting.append(image)
-        if position == len(images) or sum(ref.size for ref in waiting) > _READ_AT_ONCE:
-            answers += _process(services, waiting, min_side)
+        full = len(waiting) >= at_once or sum(ref.size for ref in waiting) > _READ_AT_ONCE
+        if full or position == len(images):
+            yield from _process(services, waiting, min_side)
             waiting = []
-    return answers
 
 
 def failure_as_rejection(failed: JSON) -> RejectedImage:
@@ -98,7 +105,7 @@ def failure_as_rejection(failed: JSON) -> RejectedImage:
 
 def _process(
     services: Services, images: Sequence[ImageRef], min_side: int
-) -> list[Processed | RejectedImage]:
+) -> Iterator[Processed | RejectedImage]:
     contents: list[bytes | RejectedImage] = []
     for image in images:
         try:
@@ -114,7 +121,8 @@ def _process(
         contents.append(data if same else RejectedImage("unreadable", _CHANGED))
     readable = [data for data in contents if isinstance(data, bytes)]
     decoded = iter(services.decode(readable, min_side))
-    return [next(decoded) if isinstance(data, bytes) else data for data in contents]
+    for content in contents:
+        yield next(decoded) if isinstance(content, bytes) else content
 
 
 def label_row(image_id: str, answer: Labelled) -> JSON:

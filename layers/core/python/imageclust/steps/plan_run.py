@@ -19,11 +19,13 @@ from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
+from imageclust.settings import Settings
 from imageclust.steps.pictures import REMOVED, without_labels, without_vectors
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
 _CHUNK_BYTES = 4_000_000_000  # and bytes of them, which take a minute or two
+_LEAST_LABEL_BATCH = 16
 _READERS = 8  # S3 reads wait for the network, local ones for the disk
 
 
@@ -129,7 +131,7 @@ def plan_run(
             "placement": "lambda" if to_label else "none",
             "model": asked,
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "label")},
-            "batch": services.settings.label_batch,
+            "batch": label_batch_size(services.settings, len(to_label)),
             "concurrency": services.settings.label_concurrency,
         },
     }
@@ -159,6 +161,21 @@ def clustering_config(config: RunConfig) -> ClusteringConfig:
         time_budget_s=config.search_seconds,
         weights=(config.silhouette_weight, config.balance_weight, config.noise_weight),
     )
+
+
+def label_batch_size(settings: Settings, images: int) -> int:
+    """Images a call of Label.
+
+    Many, as a call's last answers leave its share of the rate unused; so few that a call takes
+    about a minute of its time-out; and such that the functions that share the rate end together.
+    """
+    if not settings.paid:
+        return settings.label_batch
+    functions = settings.label_concurrency
+    a_minute = int(60 * settings.rekognition_per_second / functions)
+    most = max(1, min(settings.label_batch, a_minute))
+    rounds = max(1, math.ceil(images / (functions * most)))
+    return max(min(_LEAST_LABEL_BATCH, most), math.ceil(images / (functions * rounds)))
 
 
 def _place_embedding(services: Services, config: RunConfig, images: Sequence[ImageRef]) -> JSON:

@@ -1,7 +1,7 @@
 """Labels from Amazon Rekognition."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +20,9 @@ from imageclust.ports import Labelled
 _MAX_BYTES = 5 * 1024 * 1024
 _MIN_SIDE, _MAX_SIDE = 80, 4096
 _ATTEMPTS = 8
-# One answer takes about half a second; so many requests under way reach the rate.
-_SECONDS_A_CALL = 0.6
+# One answer takes about half a second; so many requests under way reach the rate, also while some
+# of the threads wait to try again.
+_SECONDS_A_CALL = 1.2
 _MAX_THREADS = 32
 # Sure enough to hold a picture back; what is held back by mistake can still be looked at.
 _FLAG_CONFIDENCE = 60.0
@@ -73,19 +74,17 @@ class RekognitionLabeler:
         self.key = f"rekognition-general-c{min_confidence:g}-n{max_labels}-p1"
         self.key += "-properties" * properties + f"-m{_FLAG_CONFIDENCE:g}" * moderation
 
-    def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
+    def label(self, images: Iterable[NDArray[np.uint8]]) -> list[Labelled]:
         """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB.
 
         An image that Rekognition refuses, or that it kept throttling, has its ``error`` set.
         When no image got an answer because the service was throttled or down, that error is
         raised, so that the whole batch is tried again later; so are errors of the account.
         """
-        if not len(images):
-            return []
-        with ThreadPoolExecutor(min(self._threads, len(images))) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             answers = list(pool.map(self._label, images))
         failures = [answer for answer in answers if isinstance(answer, Retryable)]
-        if len(failures) == len(answers):
+        if failures and len(failures) == len(answers):
             raise failures[0]
         return [
             Labelled(error=str(answer)) if isinstance(answer, Retryable) else answer

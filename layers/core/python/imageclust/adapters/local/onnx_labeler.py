@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +60,10 @@ class OnnxLabeler:
             f"-c{min_confidence:g}-n{max_labels}-t{temperature:g}"
         ).lower()
 
-    def label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
+    def label(self, images: Iterable[NDArray[np.uint8]]) -> list[Labelled]:
         """One answer an image, in order; pixels ``(h, w, 3)`` uint8 RGB."""
-        return self.answers(self.model.logits(images)) if len(images) else []
+        pictures = list(images)
+        return self.answers(self.model.logits(pictures)) if pictures else []
 
     def answers(self, logits: NDArray[np.float32]) -> list[Labelled]:
         """One answer a row of ``logits`` ``(n, classes)`` float32."""
