@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_search(commands)
+    _add_score(commands)
     _add_compare(commands)
     _add_estimate(commands)
     _add_serve(commands)
@@ -188,6 +189,34 @@ def _search(options: argparse.Namespace) -> int:
         top=options.top,
     )
     print(json.dumps([asdict(hit) for hit in hits], indent=2) if options.json else table(hits))
+    return DONE
+
+
+def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    score = commands.add_parser(
+        "score",
+        help="a result against labels that you have",
+        description="Normalized mutual information, adjusted Rand index and purity of a result "
+        "against a CSV with a column 'path' or 'file' and a column 'label'.",
+    )
+    score.add_argument("results", metavar="RESULTS", help="the results folder of a run")
+    score.add_argument("labels", metavar="LABELS.csv", help="which label each file has")
+    score.add_argument("--json", action="store_true", help="print JSON")
+    score.set_defaults(run_command=_score)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from local.score import score_run
+
+    score = score_run(Path(options.results), Path(options.labels))
+    if options.json:
+        print(json.dumps(score.to_json()))
+        return DONE
+    print(
+        f"NMI {score.nmi:.3f}, ARI {score.ari:.3f}, purity {score.purity:.3f}: {score.files} files "
+        f"of {score.classes} labels in {score.clusters} clusters; left out {score.outliers} "
+        f"outliers, {score.unlabelled} without a label"
+    )
     return DONE
 
 
