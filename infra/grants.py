@@ -72,8 +72,9 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
         "labels",
         "results",
         "clusters",
+        "descriptions",
         "thumbnails",
-        reason="vectors, labels, pictures to compare and to label; a result that exists",
+        reason="vectors, labels, pictures to compare and to label; results and names that exist",
     )
     storage.grant_write_data(
         cluster, "clusters", "labels", reason="assignments and clusters; labels of exemplars"
@@ -155,15 +156,18 @@ def grant_bedrock(
         storage.grant_read_data(
             roles[name],
             "clusters",
+            "labels",
             "thumbnails",
             "descriptions",
             "bedrock",
-            reason="clusters, pictures of their exemplars, answers that exist",
+            reason="clusters, labels and pictures to describe, answers that exist",
         )
-        storage.grant_table(roles[name], reason="task tokens; labels of exemplars; progress")
+        storage.grant_table(roles[name], reason="task tokens; labels; captions")
     for name in ("describe", "collect_descriptions"):
-        storage.grant_write_data(roles[name], "descriptions", reason="names of clusters")
-        bedrock.grant_describe(roles[name], reason="name clusters, one request a cluster")
+        storage.grant_write_data(roles[name], "descriptions", reason="names of clusters, captions")
+        bedrock.grant_describe(
+            roles[name], reason="name clusters, caption images, one request each"
+        )
     submit = roles["describe_in_batch"]
     storage.grant_write_data(submit, "bedrock", reason="the job's input")
     bedrock.grant_submit(submit, reason="start the batch inference job")

@@ -95,6 +95,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
                      help="say of the labels beside the vectors, 0 (none) to 1")  # fmt: skip
     run.add_argument("--duplicates", choices=["exact", "confirmed"],
                      help="equal files only, or confirmed copies too (the default)")  # fmt: skip
+    run.add_argument(
+        "--captions", choices=["off", "exemplars", "all"], help="which images get a line of text"
+    )
     run.add_argument("--method", metavar="M", choices=get_args(Method),
                      help=", ".join(get_args(Method)))  # fmt: skip
     run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
@@ -121,7 +124,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 _CONFIGURED = (
     "embedder", "preprocess", "labels", "label_min_confidence", "max_labels", "label_weight",
-    "duplicates", "method", "min_size", "max_size", "clusters", "target_size", "mode",
+    "duplicates", "captions", "method", "min_size", "max_size", "clusters", "target_size", "mode",
     "search_seconds", "silhouette_weight", "balance_weight", "noise_weight", "outliers", "sample",
     "seed",
 )  # fmt: skip

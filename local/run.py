@@ -241,11 +241,13 @@ def link_photos(home: Path, collection: str, photos: Path) -> None:
 def _summary(record: JSON, out: Path) -> str:
     counts = record["counts"]
     same_as = record.get("same_as")
+    captions = record["captions"]
+    told = f", {captions['given']} of {captions['wanted']} captions" if captions["wanted"] else ""
     lines = [f"nothing has changed since the run {same_as}"] if same_as else []
     lines += [
         f"{counts['seen']} files: {counts['clustered']} in {record['clusters']} clusters, "
         f"{counts['outliers']} outliers, {counts['duplicates']} duplicates, "
-        f"{counts['rejected']} rejected",
+        f"{counts['rejected']} rejected{told}",
         f"embedder {record['models']['embedder']}, method {record['method']}, "
         f"{sum(record['seconds'].values()):.1f} s",
         f"gallery: {out / 'index.html'}",

@@ -33,7 +33,8 @@ SHAPES: Mapping[str, Shape] = {
     "cluster": Shape(("base", "opencv", "scipy"), 10_240, 900, 4_096),
     "draw_map": Shape(("base", "scipy", "maps"), 3_008, 600, 2_048),
     "describe": Shape(("base", "opencv", "pillow"), 1_769, 900),
-    "describe_in_batch": Shape(("base", "opencv", "pillow"), 1_769, 300),
+    # Puts up to thousands of thumbnails into a job's input.
+    "describe_in_batch": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "collect_descriptions": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "batch_job_event": Shape(("base",), 512, 120),
     "publish": Shape(("base", "opencv", "pillow"), 3_008, 900, 2_048),

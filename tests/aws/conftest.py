@@ -2,8 +2,10 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from imageclust.steps import start_run as runs
 from imageclust.wiring import Services
 from moto import mock_aws
 
-from functions import ingest
+from functions import batch_job_event, ingest
 from local.workflows import LocalWorkflows
 from tests.infra.from_template import resources_from_template
 from tests.standins.fake_bedrock import FakeBedrock
@@ -138,6 +140,29 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         workflows = LocalWorkflows(services.store, home=tmp_path)
         yield Cloud(services, workflows, queue_url, bedrock)
         services.close()
+
+
+def start(cloud: Cloud, config: dict[str, Any]) -> str:
+    """Start a run over the collection ``holiday`` with the executor of this account."""
+    return runs.start_run(
+        replace(cloud.services, workflows=cloud.workflows),
+        collection="holiday",
+        config=RunConfig.from_json(config),
+        trigger="api",
+        now=datetime.now(UTC),
+    )
+
+
+def run_to_end(cloud: Cloud, config: dict[str, Any]) -> dict[str, Any]:
+    """One run to its end; the waiting token is returned by polls alone, no event arrives."""
+    run_id = start(cloud, config)
+    while cloud.workflows.running(run_id):
+        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
+        batch_job_event.handler({}, None)
+        batch_job_event.handler({}, None)  # and a duplicate
+    execution = cloud.workflows.wait(run_id)
+    assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
+    return run_item(cloud.services, run_id)
 
 
 def run_item(services: Services, run_id: str) -> dict[str, Any]:

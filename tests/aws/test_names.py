@@ -1,21 +1,16 @@
 """Several describers in the workflow: on demand and in batch, whole, in part and not at all."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from imageclust import keys, wiring
-from imageclust.models import RunConfig
 from imageclust.steps import browse
-from imageclust.steps import start_run as runs
 
-from functions import batch_job_event
-from tests.aws.conftest import Cloud, configure, run_item
+from tests.aws.conftest import Cloud, configure, run_item, run_to_end, start
 from tests.standins.endpoint import AwsError
 from tests.standins.fake_bedrock import BatchPlan, name_from_facts
 
@@ -40,26 +35,8 @@ def signed(request: dict[str, Any]) -> str:
     return json.dumps({**told, "phrase": f"says {request['modelId']}"})
 
 
-def start(cloud: Cloud, **more: Any) -> str:
-    return runs.start_run(
-        cloud.services,
-        collection="holiday",
-        config=RunConfig.from_json({**BOTH, **more}),
-        trigger="api",
-        now=datetime.now(UTC),
-    )
-
-
 def run(cloud: Cloud, **more: Any) -> dict[str, Any]:
-    """One run to its end; the waiting token is returned by polls alone, no event arrives."""
-    run_id = start(cloud, **more)
-    while cloud.workflows.running(run_id):
-        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
-        batch_job_event.handler({}, None)
-        batch_job_event.handler({}, None)  # and a duplicate
-    execution = cloud.workflows.wait(run_id)
-    assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
-    return run_item(cloud.services, run_id)
+    return run_to_end(cloud, {**BOTH, **more})
 
 
 def clusters(cloud: Cloud, item: dict[str, Any]) -> list[browse.ClusterView]:
@@ -121,7 +98,7 @@ def test_a_model_that_is_gone_is_refused_before_anything_is_paid(
     cloud: Cloud, describe: str
 ) -> None:
     cloud.bedrock.lifecycles[HAIKU.removeprefix("us.")] = None
-    run_id = start(cloud, describe=describe, labels="full")
+    run_id = start(cloud, {**BOTH, "describe": describe, "labels": "full"})
     assert cloud.workflows.wait(run_id).status == "FAILED"
     item = run_item(cloud.services, run_id)
     assert item["state"] == "INVALID"

@@ -171,7 +171,9 @@ def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) 
     batch = {"run_id": request["run_id"], "collection": "rooms", "labeler": ""}
     batch["model"] = plan["embed"]["model"]
     call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
+    base["config"] = {**base["config"], "describe": "batch"}
     clusters = call("ClusterImages", {**base, "plan": plan})
+    assert (clusters["describe"], clusters["batch"]) == ("batch", ["names"])
     call("DescribeInBatch", {**base, "plan": plan, "clusters": clusters, "token": "a-token"})
     waiting = services.table.get(keys.TOKENS_PK, job_name(request["run_id"]))
     assert waiting is not None

@@ -43,11 +43,14 @@ JSON = dict[str, Any]
 
 
 def name_from_facts(request: JSON) -> str:
-    """What a well-behaved model says: a name made of the facts in the message."""
+    """What a well-behaved model says: a name, or a caption, made of the facts in the message."""
     text = next(part["text"] for part in request["messages"][0]["content"] if "text" in part)
     found = re.fullmatch(r"<facts>\n(.*)\n</facts>", text, re.DOTALL)
     assert found, "the message holds one block of facts"
     facts = json.loads(found[1])
+    if "pictures" not in facts:
+        seen = [label["name"] for label in facts["labels"]] or ["something"]
+        return json.dumps({"caption": f"A picture of {seen[0]}"[:150]})
     words = [fact["name"] for fact in (*facts["labels"], *facts["attributes"])] or ["Pictures"]
     return json.dumps(
         {

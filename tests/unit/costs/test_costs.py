@@ -211,6 +211,32 @@ def test_what_is_given_up_and_in_which_order() -> None:
     assert after(0.6) == ("off", "deterministic")
 
 
+def test_captions_are_given_up_first() -> None:
+    def after(cap: float) -> tuple[str, str]:
+        config = RunConfig(max_cost_usd=cap, captions="all")
+        chosen, _ = within_budget(10_000, config, clusters=200)
+        return chosen.captions, chosen.labels
+
+    assert after(15) == ("all", "full")
+    assert after(12) == ("exemplars", "full")
+    assert after(11) == ("off", "full")
+    assert after(3) == ("off", "exemplars")
+
+
+def test_captions_are_paid_by_image_and_those_stored_are_not() -> None:
+    def naming(captions: str, stored: int = 0, **more: str) -> float:
+        config = RunConfig.from_json({"captions": captions, **more})
+        found = estimate(10_000, config, cached=Cached(captions=stored), clusters=200)
+        return found.stages[-1].usd
+
+    names = naming("off")
+    assert naming("all") - names == pytest.approx(3.85)
+    assert naming("all", describe="on_demand") == pytest.approx(2 * naming("all"))
+    assert naming("exemplars") - names == pytest.approx(3.85 * 0.16)
+    assert naming("all", stored=10_000) == names
+    assert naming("all", describer="deterministic") == 0
+
+
 def test_a_step_that_saves_nothing_is_not_taken() -> None:
     config = RunConfig(max_cost_usd=0.6, labels="off")
     chosen, notes = within_budget(10_000, config, clusters=200)

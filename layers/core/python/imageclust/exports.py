@@ -3,6 +3,7 @@
 ====================================  ===========================================================
 ``assignments.csv``                   one row for every file seen
 ``clusters.json``                     the clusters with their names
+``captions.csv``                      captions of images, in a run that asks for them
 ``run.json``                          configuration, counts, seconds, models, metrics, versions
 ``images.jsonl``, ``embeddings.npy``  the distinct images and their vectors, in one order
 ``search/summary.json``               the search: settings tried, the best ten, what failed
@@ -31,6 +32,7 @@ ASSIGNMENT_COLUMNS = (
     "path", "image_id", "status", "cluster_id", "rank", "duplicate_of", "reason",
 )  # fmt: skip
 
+CSV = "text/csv; charset=utf-8"
 _TOP = 10
 _CSV_SPECIAL = re.compile(r'[",\r\n]')
 
@@ -38,7 +40,8 @@ _CSV_SPECIAL = re.compile(r'[",\r\n]')
 def export_files(export: Export) -> dict[str, tuple[bytes, str]]:
     """File name → (content, content type). Thumbnails are linked as ``thumbnails/ID.webp``."""
     return {
-        "assignments.csv": (_assignments(export.outcomes), "text/csv; charset=utf-8"),
+        "assignments.csv": (_assignments(export.outcomes), CSV),
+        **({"captions.csv": (_captions(export), CSV)} if export.captions else {}),
         "clusters.json": (pretty_json(_clusters(export)), "application/json"),
         "run.json": (pretty_json(export.record), "application/json"),
         "images.jsonl": (to_json_lines(_images(export)), "application/jsonl"),
@@ -53,6 +56,20 @@ def _assignments(outcomes: tuple[Outcome, ...]) -> bytes:
     for outcome in outcomes:
         row = outcome.to_json()
         lines.append(",".join(_csv_field(row[name]) for name in ASSIGNMENT_COLUMNS))
+    return ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+
+
+def _captions(export: Export) -> bytes:
+    """One row an image that has a caption, under the first of its paths, in order of the images."""
+    first = {
+        o.image_id: o.path for o in sorted(export.outcomes, key=lambda o: o.path, reverse=True)
+    }
+    lines = ["image_id,path,caption,model"]
+    for image_id in export.image_ids:
+        if image_id in export.captions:
+            said = export.captions[image_id]
+            row = (image_id, first[image_id], said["caption"], said["model"])
+            lines.append(",".join(map(_csv_field, row)))
     return ("\n".join(lines) + "\n").encode(errors="surrogateescape")
 
 
@@ -101,6 +118,7 @@ def _images(export: Export) -> list[JSON]:
                 **{k: v for k, v in place.items() if k != "image_id"},
                 **{k: v for k, v in export.facts[image_id].items() if k not in ("image_id", "row")},
                 "labels": [label.to_json() for label in export.labels.get(image_id, ())],
+                **({"caption": said["caption"]} if (said := export.captions.get(image_id)) else {}),
             }
         )
     return rows

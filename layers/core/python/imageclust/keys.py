@@ -16,6 +16,7 @@ data bucket prefix                    written by             holds
 ``maps/{digest}``                     DrawMap                places on the flat map
 ``clusters/progress/{digest}/``       ClusterImages          what an unfinished search has tried
 ``descriptions/{digest}/``            DescribeClusters       names by cluster
+``descriptions/{run}/``               DescribeClusters       captions by image
 ``records/{run}/``                    PrepareEmbeddings      batch inference input: pictures
 ``bedrock/{run}/``                    DescribeInBatch, Bedrock: batch inference input, output
 ``exports/{run}/``                    PublishRun             what people download
@@ -105,6 +106,10 @@ def descriptions_key(digest: str) -> str:
     return f"descriptions/{digest}/names.jsonl"
 
 
+def captions_key(run_id: str) -> str:
+    return f"descriptions/{run_id}/captions.jsonl"
+
+
 def bedrock_key(run_id: str, name: str) -> str:
     return f"bedrock/{run_id}/{name}"
 
@@ -183,6 +188,10 @@ def seen_pk(uri: str) -> str:
 
 def vector_pk(embedder: str, image_id: str) -> str:
     return f"vector#{embedder}#{image_id}"
+
+
+def caption_pk(captioner: str, image_id: str) -> str:
+    return f"caption#{captioner}#{image_id}"
 
 
 def label_pk(labeler: str, image_id: str) -> str:

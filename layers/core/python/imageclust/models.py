@@ -47,7 +47,8 @@ class RunConfig:
     ``search_seconds``. The three weights of the score by which it ranks are scaled to sum to one.
     ``describer`` may name several, separated by
     commas: the answers of all are kept and the first one's names are shown, with the phrases and
-    descriptions of ``descriptions_by`` where that is set. ``label_min_confidence`` (0 to 100) and
+    descriptions of ``descriptions_by`` where that is set. ``captions`` asks for a line about the
+    exemplars of each cluster or about every image. ``label_min_confidence`` (0 to 100) and
     ``max_labels`` an image are the labeler's own where they are None.
     """
 
@@ -77,6 +78,7 @@ class RunConfig:
     descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
     embed: Literal["auto", "on_demand"] = "auto"
+    captions: Literal["off", "exemplars", "all"] = "off"
     duplicates: Literal["exact", "confirmed"] = "confirmed"
     max_cost_usd: float | None = None
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from imageclust.descriptions import ImageBrief
 from imageclust.labels import Label
 from imageclust.models import JSON, ClusterBrief, ClusterName
 
@@ -211,7 +212,12 @@ class Describer(Protocol):
 
 
 class Batch(Protocol[_S_contra, _A_co]):
-    """Answers as one asynchronous job: Bedrock batch inference, or a local thread's work."""
+    """Answers as one asynchronous job: Bedrock batch inference, or a local thread's work.
+
+    ``model`` is who answers.
+    """
+
+    model: str
 
     def submit(self, *, job: str, subjects: Sequence[_S_contra], folder: str) -> None:
         """Start the job named ``job`` (idempotent by name); ``folder`` is an s3:// prefix."""
@@ -256,6 +262,24 @@ class BatchEmbedder(Protocol):
     def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
         """``(dimension,)`` vectors by image id for all records; NaN where there is none."""
         ...
+
+
+class Captioner(Protocol):
+    """Image → caption of at most 150 characters: Bedrock, or words for its labels.
+
+    ``key`` names everything but the picture that changes a caption; it is empty where captions
+    depend on what else a run knows and are made anew. ``model`` is who is told to have made them.
+    """
+
+    key: str
+    model: str
+
+    def caption(self, images: Sequence[ImageBrief]) -> Sequence[str | None]:
+        """One caption an image, in order; None where it has none."""
+        ...
+
+
+BatchCaptioner = Batch[ImageBrief, str]
 
 
 class Workflows(Protocol):

@@ -18,8 +18,10 @@ from imageclust import keys
 from imageclust.errors import InvalidInput, RejectedImage, UnknownModel
 from imageclust.labels.request import LabelRequest
 from imageclust.ports import (
+    BatchCaptioner,
     BatchDescriber,
     BatchEmbedder,
+    Captioner,
     Describer,
     Events,
     JointModel,
@@ -46,8 +48,8 @@ class Services:
     rejection standing where one cannot be decoded. The ``open_`` functions take the name of a
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
-    unless one inference serves both, ``open_batch_describer(name)`` for a describer without batch
-    jobs. ``open_text(embedder)`` raises InvalidInput for a model without a text tower.
+    unless one inference serves both, those of the ``open_batch_`` functions where there are no
+    batch jobs. ``open_text(embedder)`` raises InvalidInput for a model without a text tower.
     ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
     life or raises UnknownModel; ``model_sees`` says whether a describer takes pictures, which
     ``open_describer(name, sees)`` then sends to it. ``take_usage`` gives the
@@ -77,6 +79,8 @@ class Services:
     open_batch_embedder: Callable[[str], BatchEmbedder | None]
     open_batch_describer: Callable[[str, bool], BatchDescriber | None]
     take_usage: Callable[[], dict[str, float]]
+    open_captioner: Callable[[str], Captioner]
+    open_batch_captioner: Callable[[str], BatchCaptioner | None]
     close: Callable[[], None]
 
 
@@ -134,7 +138,7 @@ def local_services(
     from imageclust.adapters.local.local_links import LocalLinks
     from imageclust.adapters.local.sqlite_table import SqliteTable
     from imageclust.adapters.local.table_scheduler import TableScheduler
-    from imageclust.descriptions import DeterministicDescriber
+    from imageclust.descriptions import DeterministicDescriber, LabelCaptioner
     from imageclust.embedding import ModelRegistry
 
     roots = {settings.uploads_bucket: home / "uploads", settings.data_bucket: home / "data"}
@@ -181,6 +185,8 @@ def local_services(
             open_describer(name), store, table
         ),
         take_usage=dict,
+        open_captioner=lambda _name: LabelCaptioner(),
+        open_batch_captioner=lambda _name: None,
         close=close,
     )
 
@@ -188,6 +194,7 @@ def local_services(
 def aws_services(settings: Settings) -> Services:
     """Everything on AWS, as the settings name it. Clients are made at their first use."""
     from imageclust.adapters.aws.bedrock_batch import BedrockBatch
+    from imageclust.adapters.aws.bedrock_captioner import BedrockCaptioner, CaptionConversation
     from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
     from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder, BedrockEmbedder
     from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
@@ -200,7 +207,7 @@ def aws_services(settings: Settings) -> Services:
     from imageclust.adapters.aws.s3_store import S3Store
     from imageclust.adapters.aws.s3_vectors_index import S3VectorsIndex
     from imageclust.adapters.aws.step_functions import StepFunctionsWorkflows
-    from imageclust.descriptions import DeterministicDescriber
+    from imageclust.descriptions import DeterministicDescriber, LabelCaptioner
     from imageclust.embedding import ModelRegistry
 
     clients = Clients()
@@ -277,6 +284,21 @@ def aws_services(settings: Settings) -> Services:
         told = conversation(name, sees, batch=True)
         return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
 
+    def captions(name: str, *, batch: bool) -> CaptionConversation:
+        return CaptionConversation(model_of(name, batch=batch), store, language=settings.language)
+
+    def open_captioner(name: str) -> Captioner:
+        if name == "deterministic":
+            return LabelCaptioner()
+        of_jobs = model_of(name, batch=True)
+        return BedrockCaptioner(clients, captions(name, batch=False), batch=of_jobs)
+
+    def open_batch_captioner(name: str) -> BatchCaptioner | None:
+        if name == "deterministic":
+            return None
+        told = captions(name, batch=True)
+        return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
+
     # What a model is changes seldom: a process asks once.
     checked = cache(lambda model: check_model(clients, model))
     seeing = cache(lambda model: model_sees(clients, model))
@@ -316,6 +338,8 @@ def aws_services(settings: Settings) -> Services:
         open_describer=open_describer,
         open_batch_describer=open_batch_describer,
         take_usage=clients.meter.take,
+        open_captioner=open_captioner,
+        open_batch_captioner=open_batch_captioner,
         close=models.close,
     )
 

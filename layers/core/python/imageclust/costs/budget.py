@@ -3,9 +3,10 @@
 Nothing is spent before the rule has been applied. In this order, each step only if the run is
 still too dear and the step makes it cheaper:
 
-1. labels of every image become labels of exemplars;
-2. names by a model (batch or on demand) become the deterministic describer's;
-3. labels of exemplars become no labels.
+1. captions of every image become captions of exemplars, and those no captions;
+2. labels of every image become labels of exemplars;
+3. names by a model (batch or on demand) become the deterministic describer's;
+4. labels of exemplars become no labels.
 
 Moderation is never given up, so the labels of a run with moderation stay as they are. A run that is
 still too dear is refused with its lowest cost.
@@ -19,6 +20,8 @@ from imageclust.errors import OverBudget
 from imageclust.models import RunConfig
 
 _STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("captions are given to exemplars only, not to every image", {"captions": "exemplars"}),
+    ("no captions are given", {"captions": "off"}),
     ("labels are given to exemplars only, not to every image", {"labels": "exemplars"}),
     (
         "clusters are named without a language model",
@@ -53,7 +56,9 @@ def within_budget(
     for what, change in _STEPS:
         if lowest <= cap:
             break
-        if "labels" in change and (chosen.labels == "off" or chosen.moderation == "on"):
+        if any(getattr(chosen, name) == "off" for name in ("captions", "labels") if name in change):
+            continue
+        if "labels" in change and chosen.moderation == "on":
             continue  # a run that was asked to hold pictures back looks at all of them
         cheaper = replace(chosen, **change)
         usd = cost(cheaper).usd

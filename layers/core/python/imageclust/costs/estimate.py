@@ -27,6 +27,10 @@ GPU_IMAGES_A_SECOND = 300
 GPU_START_SECONDS = 600
 TOKENS_IN = 1500
 TOKENS_OUT = 200
+CAPTIONED_A_CLUSTER = 8  # exemplars, at most
+# Instructions, ten labels and a thumbnail of 320 × 240.
+CAPTION_TOKENS_IN = 500
+CAPTION_TOKENS_OUT = 40
 VECTOR_BYTES = 4 * 1280 + 500
 _VECTORS_A_CALL = 500
 _TRANSITIONS_A_BATCH = 3
@@ -48,6 +52,7 @@ class Cached:
 
     vectors: int = 0
     labels: int = 0
+    captions: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,9 @@ def estimate(
     Raises InvalidInput for counts below 0.
     """
     cached, place = cached or Cached(), place or Place()
-    if min(images, cached.vectors, cached.labels) < 0 or (clusters is not None and clusters < 0):
+    if min(images, cached.vectors, cached.labels, cached.captions) < 0 or (
+        clusters is not None and clusters < 0
+    ):
         raise InvalidInput("an estimate needs counts of 0 or more")
     prices, notes = place.priced().in_region(place.region)
     used = math.ceil(images * config.sample)
@@ -188,7 +195,7 @@ def cost_by_stage(units: Units, *, prices: Prices | None = None) -> dict[str, fl
 
 
 def in_batch(clusters: int, config: RunConfig, settings: Settings) -> bool:
-    """Whether the clusters of a run are named by a batch inference job."""
+    """Whether so many clusters are named, or images captioned, by batch inference jobs."""
     if clusters == 0 or not _models(config):
         return False
     if config.describe != "auto":
@@ -322,15 +329,33 @@ class _Count:
         models = [_model_id(name, self.settings) for name in _models(self.config)]
         if not models:
             return "naming", "without a model", {}
-        batch = in_batch(self.clusters, self.config, self.settings)
-        share = self.prices.usd["batch_share"] if batch else 1.0
         priced = [price_key(model, self.prices) or DEAREST for model in models]
         units: dict[str, float] = defaultdict(float)
-        for key in priced if self.clusters else ():
-            units[f"tokens_in/{key}"] += self.clusters * TOKENS_IN * share
-            units[f"tokens_out/{key}"] += self.clusters * TOKENS_OUT * share
-        how = "batch" if batch else "on demand"
-        return "naming", f"{self.clusters:,} clusters, {', '.join(priced)}, {how}", dict(units)
+
+        def ask(key: str, times: int, tokens_in: int, tokens_out: int) -> str:
+            batch = in_batch(times, self.config, self.settings)
+            share = self.prices.usd["batch_share"] if batch else 1.0
+            if times:
+                units[f"tokens_in/{key}"] += times * tokens_in * share
+                units[f"tokens_out/{key}"] += times * tokens_out * share
+            return "batch" if batch else "on demand"
+
+        for key in priced:
+            how = ask(key, self.clusters, TOKENS_IN, TOKENS_OUT)
+        what = f"{self.clusters:,} clusters, {', '.join(priced)}, {how}"
+        if self.config.captions != "off":
+            captions = self._to_caption()
+            # The first describer that sees; which that is, Bedrock knows.
+            dearest = max(priced, key=lambda key: self.prices.usd[f"tokens_in/{key}"])
+            how = ask(dearest, captions, CAPTION_TOKENS_IN, CAPTION_TOKENS_OUT)
+            what += f"; {captions:,} captions, {dearest}, {how}"
+        return "naming", what, dict(units)
+
+    def _to_caption(self) -> int:
+        wanted = self.images
+        if self.config.captions == "exemplars":
+            wanted = min(wanted, CAPTIONED_A_CLUSTER * self.clusters)
+        return max(0, wanted - min(self.cached.captions, wanted))
 
 
 def _models(config: RunConfig) -> list[str]:

@@ -8,7 +8,7 @@ make the model say, only three short plain texts are read from its answer.
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,14 +91,18 @@ def build_prompt(brief: ClusterBrief, *, language: str = "English") -> Prompt:
             {"name": tame(label), "share": round(share, 2), "lift": round(lift, 2)}
             for label, share, lift in listed[:_MOST_FACTS]
         ]
+    return Prompt(
+        system=_SYSTEM.format(language=check_language(language), **LIMITS), user=as_data(facts)
+    )
+
+
+def as_data(facts: dict[str, Any]) -> str:
+    """A message that holds the facts in one block that no label can end."""
     data = json.dumps(facts, ensure_ascii=False)
-    # Escaped, they still are the same JSON, but no label can end the block.
+    # Escaped, they still are the same JSON.
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
-    return Prompt(
-        system=_SYSTEM.format(language=check_language(language), **LIMITS),
-        user=f"<facts>\n{data}\n</facts>",
-    )
+    return f"<facts>\n{data}\n</facts>"
 
 
 def repair_request(problem: UnusableAnswer) -> str:
@@ -121,6 +125,15 @@ def tame(text: str) -> str:
 def parse_answer(text: str) -> ClusterText:
     """Read a model's answer strictly: one JSON object with three plain texts within their limits.
 
+    Raises UnusableAnswer saying what is wrong.
+    """
+    value = read_object(text, set(LIMITS))
+    return ClusterText(**{name: plain_text(name, value[name], LIMITS[name]) for name in LIMITS})
+
+
+def read_object(text: str, fields: Collection[str]) -> dict[str, Any]:
+    """The one JSON object with exactly these fields that an answer is.
+
     A code fence around the object is tolerated. Raises UnusableAnswer saying what is wrong.
     """
     stripped = text.strip()
@@ -129,12 +142,14 @@ def parse_answer(text: str) -> ClusterText:
         value = json.loads(fenced[1] if fenced else stripped)
     except (ValueError, RecursionError):
         raise UnusableAnswer("it is not one JSON object") from None
-    if not isinstance(value, dict) or set(value) != set(LIMITS):
-        raise UnusableAnswer("it must have exactly the fields title, phrase and description")
-    return ClusterText(**{name: _plain(name, value[name], LIMITS[name]) for name in LIMITS})
+    if not isinstance(value, dict) or set(value) != set(fields):
+        wanted = ", ".join(sorted(fields, reverse=True))
+        raise UnusableAnswer(f"it must have exactly the field{'s' * (len(fields) > 1)} {wanted}")
+    return value
 
 
-def _plain(name: str, value: object, limit: int) -> str:
+def plain_text(name: str, value: object, limit: int) -> str:
+    """A field's text when it is one plain line within its limit. Raises UnusableAnswer."""
     if not isinstance(value, str) or not value.strip():
         raise UnusableAnswer(f"the {name} must be text and not empty")
     text = value.strip()

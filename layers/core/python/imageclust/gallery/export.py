@@ -1,6 +1,7 @@
 """What a run hands to its downloads and its page."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ class Export:
         places: image id → status, cluster, rank, margin and place on the map.
         search_labels: ``(m, n)`` int32, -1 = outlier: the labels of the search's best settings,
             in their order. None where only the result's own labels were kept.
+        captions: image id → ``caption`` and the ``model`` that said it, where there is one.
     """
 
     record: JSON
@@ -37,6 +39,7 @@ class Export:
     labels: dict[str, tuple[Label, ...]]
     places: dict[str, JSON]
     search_labels: NDArray[np.int32] | None = None
+    captions: Mapping[str, JSON] = field(default_factory=dict)
 
     def flagged(self, image_id: str) -> bool:
         """Whether moderation keeps the image out of what may be public."""

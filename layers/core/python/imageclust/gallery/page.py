@@ -136,6 +136,7 @@ def render_gallery(export: Export) -> bytes:
         record=export.record,
         held_back=held_back,
         counts=export.record["counts"],
+        captions=export.captions,
         cards=cards[:MOST_CLUSTERS],
         listed=Listing(tuple(cards[MOST_CLUSTERS : MOST_CLUSTERS + MOST_LISTED]),
                        max(0, len(cards) - MOST_CLUSTERS)),

@@ -75,6 +75,8 @@ class RunView:
     models: JSON
     estimate: JSON | None = None
     cost: JSON | None = None
+    captions: JSON | None = None
+    notes: list[str] = field(default_factory=list)
     exports: dict[str, str] = field(default_factory=dict)
     same_as: str | None = None
 
@@ -130,6 +132,7 @@ class MemberView:
     status: str
     thumbnail: str
     flagged: list[str] = field(default_factory=list)
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,15 @@ class PlaceView:
     status: str
     cluster_id: str | None = None
     rank: int | None = None
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
 class ImageView:
-    """One image: what is known of it, and where each run put it (why it is here)."""
+    """One image: what is known of it, and where each run put it (why it is here).
+
+    ``caption`` is the newest of those that runs gave it, ``captioned_by`` the model that said it.
+    """
 
     image_id: str
     width: int | None
@@ -170,6 +177,8 @@ class ImageView:
     facts: Any
     thumbnail: str
     places: list[PlaceView]
+    caption: str | None = None
+    captioned_by: str | None = None
 
 
 def list_collections(
@@ -294,6 +303,7 @@ def get_image(services: Services, image_id: str) -> ImageView:
     page = services.table.query(
         keys.image_pk(image_id), prefix=prefix, limit=_PLACES, newest_first=True
     )
+    said = next((place for place in page.items if place.get("caption")), {})
     return ImageView(
         image_id=image_id,
         width=item.get("width"),
@@ -305,6 +315,8 @@ def get_image(services: Services, image_id: str) -> ImageView:
         facts=item.get("facts"),
         thumbnail=_thumbnail(services, image_id),
         places=[_place_view(place, place["sk"].removeprefix(prefix)) for place in page.items],
+        caption=said.get("caption"),
+        captioned_by=said.get("captioned_by"),
     )
 
 
@@ -382,6 +394,8 @@ def _run_view(item: JSON, exports: dict[str, str] | None = None) -> RunView:
         models=item.get("models") or {},
         estimate=item.get("estimate"),
         cost=item.get("cost"),
+        captions=item.get("captions"),
+        notes=list(item.get("notes") or ()),
         exports=exports or {},
         same_as=item.get("same_as"),
     )
@@ -414,6 +428,7 @@ def _member_view(services: Services, item: JSON) -> MemberView:
         status=item.get("status", "clustered"),
         thumbnail=_thumbnail(services, item["image_id"]),
         flagged=list(item.get("flagged") or ()),
+        caption=item.get("caption"),
     )
 
 
@@ -437,6 +452,7 @@ def _place_view(item: JSON, run_id: str) -> PlaceView:
         status=item.get("status", ""),
         cluster_id=item.get("cluster_id") or None,
         rank=item.get("rank"),
+        caption=item.get("caption"),
     )
 
 

@@ -23,6 +23,7 @@ from imageclust.labels.fusion import DEFAULT_WEIGHT, fuse, label_block
 from imageclust.late import np
 from imageclust.models import JSON, RunConfig, digest_of, to_json_lines
 from imageclust.steps.copies import NO_COPIES, Copies, find_copies
+from imageclust.steps.describe_clusters import DescribeRequest, parts_in_batch
 from imageclust.steps.embed import npy_bytes
 from imageclust.steps.exemplar_labels import (
     Spread,
@@ -149,14 +150,18 @@ def cluster_images(
             services.store.write(address(name), data)
         progress.forget()
     summary = json.loads(services.store.read(address("summary.json")))
-    return {
+    found_at = {
         "complete": True,
         "bucket": bucket,
         "prefix": keys.clusters_key(digest, ""),
         "digest": digest,
         **summary["counts"],
-        "describe": _how_to_describe(services, config, summary["counts"]["clusters"]),
     }
+    parts = parts_in_batch(
+        services,
+        DescribeRequest(request.run_id, request.collection, config, clusters=found_at, plan=plan),
+    )
+    return {**found_at, "describe": "batch" if parts else "on_demand", "batch": parts}
 
 
 def _label_weight(config: RunConfig) -> float:
@@ -169,17 +174,6 @@ def _label_weight(config: RunConfig) -> float:
     if config.label_weight is not None:
         return config.label_weight
     return 0.0 if config.labels == "exemplars" else DEFAULT_WEIGHT
-
-
-def _how_to_describe(services: Services, config: RunConfig, clusters: int) -> str:
-    """``batch`` when asked for, or when there are enough clusters for a job of the service."""
-    if config.describe == "on_demand":
-        return config.describe
-    least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
-    if config.describe == "auto" and not 0 < least <= clusters:
-        return "on_demand"
-    able = any(services.open_batch_describer(name, False) for name in config.describers)
-    return "batch" if able else "on_demand"
 
 
 @dataclass(frozen=True)

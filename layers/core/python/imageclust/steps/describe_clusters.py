@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from imageclust import keys
 from imageclust.descriptions import ClusterNames, DeterministicDescriber, merge_names
-from imageclust.errors import ImageclustError, InvalidInput, NotFound, Permanent, Retryable
+from imageclust.errors import Conflict, ImageclustError, NotFound
 from imageclust.models import (
     JSON,
     ClusterBrief,
@@ -17,6 +18,8 @@ from imageclust.models import (
     parse_json_lines,
     to_json_lines,
 )
+from imageclust.ports import Describer
+from imageclust.steps.captions import caption_images, caption_jobs, captions_left
 from imageclust.wiring import Services
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,10 @@ class DescribeRequest:
     plan: JSON
     token: str = ""
 
+    def folder(self, services: Services) -> str:
+        """Where the run's batch jobs read and write."""
+        return keys.join_uri(services.settings.data_bucket, keys.bedrock_key(self.run_id, ""))
+
     def sees(self, describer: str) -> bool:
         return describer in self.plan["sees"]
 
@@ -50,56 +57,101 @@ class DescribeRequest:
         )
 
 
-def describe_clusters(services: Services, request: DescribeRequest) -> JSON:
-    """Name every cluster; what the run's batch jobs wrote is not asked for again on demand.
+def parts_in_batch(services: Services, request: DescribeRequest) -> list[str]:
+    """What batch jobs do for the run, of ``names`` and ``captions``; what is stored needs none.
 
-    That holds for jobs that failed or expired too: a part of their answers may be there.
+    A job is made when batch is asked for, or when there are enough records for one.
     """
+    config = request.config
+    least = services.settings.bedrock_batch_minimum  # 0: there is no such service here
+    if config.describe == "on_demand":
+        return []
+
+    def enough(records: int) -> bool:
+        return records > 0 and (config.describe == "batch" or 0 < least <= records)
+
+    batches = [services.open_batch_describer(name, False) for name in config.describers]
+    parts = []
+    if enough(request.clusters["clusters"]) and any(batches):
+        names = _Names.of(services, request)
+        if services.store.size(_uri(services, names.key)) is None:
+            parts.append("names")
+    captioner = request.plan["captioner"]
+    able = captioner and services.open_batch_captioner(captioner) is not None
+    if able and enough(captions_left(services, request)):
+        parts.append("captions")
+    return parts
+
+
+def describe_clusters(
+    services: Services,
+    request: DescribeRequest,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> JSON:
+    """Name every cluster, then caption the images that the run wants captions of.
+
+    What the run's batch jobs wrote is not asked for again on demand, also if they failed or
+    expired: a part of their answers may be there.
+    """
+    deadline = clock() + services.settings.caption_seconds
     known: dict[str, Mapping[str, ClusterName]] = {}
-    if request.clusters["describe"] == "batch":
-        folder = _folder(services, request.run_id)
+    if "names" in request.clusters["batch"]:
         for name in request.config.describers:
             batch = services.open_batch_describer(name, request.sees(name))
             if batch is not None:
-                known[name] = batch.collect(job=job_name(request.run_id, name), folder=folder)
-    return _store_names(services, request, known)
+                job = job_name(request.run_id, name)
+                known[name] = batch.collect(job=job, folder=request.folder(services))
+    names = _store_names(services, request, known)
+    captions = caption_images(services, request, out_of_time=lambda: clock() > deadline)
+    return {**names, "captions": captions}
 
 
 def describe_in_batch(services: Services, request: DescribeRequest) -> JSON:
-    """Start one batch job a model, each for all clusters.
+    """Start a batch job a model for all clusters, and those of the captions, as they are due.
 
     The token is saved first: an answer may be quick. A job that cannot be created is left out as
-    long as another one can; its clusters are named on demand then.
+    long as another one can; what it was to do is done on demand then.
     """
-    briefs = read_briefs(services, request.clusters)
-    folder = _folder(services, request.run_id)
-    jobs = {job_name(request.run_id, name): name for name in request.config.describers}
-    batches = {
-        job: services.open_batch_describer(name, request.sees(name)) for job, name in jobs.items()
-    }
+    starts: dict[str, Callable[[], None]] = {}
+    describers: dict[str, str] = {}
+    if "names" in request.clusters["batch"]:
+        briefs, folder = read_briefs(services, request.clusters), request.folder(services)
+        for name in request.config.describers:
+            batch, job = (
+                services.open_batch_describer(name, request.sees(name)),
+                job_name(request.run_id, name),
+            )
+            if batch is not None:
+                describers[job] = name
+                starts[job] = partial(batch.submit, job=job, subjects=briefs, folder=folder)
+    if "captions" in request.clusters["batch"]:
+        captions = caption_jobs(services, request)
+        describers |= {job: str(request.plan["captioner"]) for job in captions}
+        starts |= captions
     item: JSON = {
         "pk": keys.TOKENS_PK,
         "sk": job_name(request.run_id),
         "token": request.token,
         "run_id": request.run_id,
-        "jobs": {job: jobs[job] for job, batch in batches.items() if batch is not None},
+        "jobs": describers,
         "saved": time.time(),
     }
     services.table.put(item)
     refused: dict[str, ImageclustError] = {}
-    for job, batch in batches.items():
+    for job, start in starts.items():
         try:
-            if batch is not None:
-                batch.submit(job=job, subjects=briefs, folder=folder)
+            start()
         except ImageclustError as error:
             logger.warning("Run %s: %s", request.run_id, error)
             refused[job] = error
-    started = {job: name for job, name in item["jobs"].items() if job not in refused}
+    started = {job: name for job, name in describers.items() if job not in refused}
     if not started:
-        raise next(iter(refused.values()), InvalidInput("no describer of this run works in batch"))
+        services.table.delete(keys.TOKENS_PK, item["sk"])
+        raise next(iter(refused.values()), Conflict("there is nothing left for a batch job"))
     if refused:
         services.table.put({**item, "jobs": started})
-    return {"jobs": list(started), "records": len(briefs)}
+    return {"jobs": list(started)}
 
 
 def settle_batch_jobs(services: Services) -> JSON:
@@ -154,8 +206,29 @@ def job_name(run_id: str, describer: str = "") -> str:
     return f"describe-{digest_of([run_id, describer])[:24]}"
 
 
-def _folder(services: Services, run_id: str) -> str:
-    return keys.join_uri(services.settings.data_bucket, keys.bedrock_key(run_id, ""))
+@dataclass(frozen=True)
+class _Names:
+    """What is asked of whom, and where the answers are kept."""
+
+    briefs: list[ClusterBrief]
+    describers: dict[str, Describer]
+    digest: str
+
+    @classmethod
+    def of(cls, services: Services, request: DescribeRequest) -> "_Names":
+        briefs = read_briefs(services, request.clusters)
+        describers = {
+            name: services.open_describer(name, request.sees(name))
+            for name in request.config.describers
+        }
+        told = [brief.to_json() for brief in briefs]
+        models = [describer.key for describer in describers.values()]
+        digest = digest_of([models, request.config.descriptions_by, told])
+        return cls(briefs, describers, digest[:32])
+
+    @property
+    def key(self) -> str:
+        return keys.descriptions_key(self.digest)
 
 
 def _store_names(
@@ -167,24 +240,16 @@ def _store_names(
     the deterministic describer names what nobody did. Names that lack answers for such a reason
     are stored for this run alone, so that the next one asks again.
     """
-    briefs = read_briefs(services, request.clusters)
-    describers = {
-        name: services.open_describer(name, request.sees(name))
-        for name in request.config.describers
-    }
-    models = [describer.key for describer in describers.values()]
-    digest = digest_of(
-        [models, request.config.descriptions_by, [brief.to_json() for brief in briefs]]
-    )
+    names = _Names.of(services, request)
+    briefs, describers, key = names.briefs, names.describers, names.key
     notes: list[str] = []
-    key = keys.descriptions_key(digest[:32])
     if services.store.size(_uri(services, key)) is None:
         answers = {name: dict(known.get(name, {})) for name in describers}
         for name, describer in describers.items():
             missing = [brief for brief in briefs if brief.cluster_id not in answers[name]]
             try:
                 found = describer.describe(missing) if missing else []
-            except (Retryable, Permanent, NotFound) as error:
+            except ImageclustError as error:
                 logger.warning("Run %s: %s", request.run_id, error)
                 notes.append(_without(name, len(missing), len(briefs), error))
                 continue
@@ -199,15 +264,15 @@ def _store_names(
             descriptions_by=request.config.descriptions_by,
         )
         if notes:
-            key = keys.descriptions_key(digest_of([digest, request.run_id])[:32])
-        rows = [names.to_json() for names in named]
+            key = keys.descriptions_key(digest_of([names.digest, request.run_id])[:32])
+        rows = [each.to_json() for each in named]
         services.store.write(
             _uri(services, key), to_json_lines(rows), content_type="application/jsonl"
         )
     return {
         "bucket": services.settings.data_bucket,
         "key": key,
-        "model": ", ".join(models),
+        "model": ", ".join(describer.key for describer in describers.values()),
         "described": len(briefs),
         "notes": notes,
     }

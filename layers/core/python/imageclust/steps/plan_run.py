@@ -20,6 +20,7 @@ from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.ports import StoredObject
 from imageclust.settings import Settings
+from imageclust.steps.captions import count_captions
 from imageclust.steps.pictures import REMOVED, without_labels, without_vectors
 from imageclust.wiring import Services
 
@@ -73,7 +74,18 @@ def plan_run(
         notes += services.check_model(config.embedder)
     # Exemplars are known once there are vectors: ClusterImages has them labelled.
     unlabelled = [] if labeler is None else without_labels(services, images, labeler.key)
-    cached = Cached(len(images) - len(to_embed), len(images) - len(unlabelled))
+    for name in config.describers:
+        notes += services.check_model(name)
+    sees = [name for name in config.describers if services.model_sees(name)]
+    captioner = _captioner(services, config, sees)
+    captioned = 0
+    if config.captions == "all":
+        captioned = count_captions(services, captioner, [image.image_id for image in images])
+    cached = Cached(
+        vectors=len(images) - len(to_embed),
+        labels=len(images) - len(unlabelled),
+        captions=captioned,
+    )
     place = Place.of(services.settings)
     # The images are the sample already.
     whole, given_up = within_budget(
@@ -81,8 +93,7 @@ def plan_run(
     )
     expected = estimate(len(images), whole, cached=cached, place=place)
     config = replace(whole, sample=config.sample)
-    for name in config.describers:
-        notes += services.check_model(name)
+    sees = [name for name in sees if name in config.describers]
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, asked)
@@ -117,7 +128,8 @@ def plan_run(
         },
         "config": config.to_json(),
         "notes": [*notes, *given_up],
-        "sees": [name for name in config.describers if services.model_sees(name)],
+        "sees": sees,
+        "captioner": _captioner(services, config, sees),
         "estimate": expected.by_stage(),
         "embed": {
             **_place_embedding(services, config, to_embed),
@@ -145,6 +157,19 @@ def _check_describers(services: Services, config: RunConfig) -> None:
         if key in asked:
             raise InvalidInput(f"the describers {asked[key]} and {name} are the same model")
         asked[key] = name
+
+
+def _captioner(services: Services, config: RunConfig, sees: Sequence[str]) -> str:
+    """Who captions images: the first describer that sees, else their labels; empty for nobody."""
+    if config.captions == "off":
+        return ""
+    plain = not services.settings.paid or "deterministic" in config.describers
+    if not sees and not plain:
+        raise InvalidInput(
+            f"captions are made from pictures, and of the describers ({config.describer}) none "
+            "takes any: add one that does, or 'deterministic' for captions from labels"
+        )
+    return sees[0] if sees else "deterministic"
 
 
 def clustering_config(config: RunConfig) -> ClusteringConfig:

@@ -38,6 +38,7 @@ from imageclust.models import (
     parse_json_lines,
     pretty_json,
 )
+from imageclust.steps.captions import read_captions
 from imageclust.steps.copies import similar_csv
 from imageclust.steps.describe_clusters import read_names
 from imageclust.steps.gather import Gathered, gather, read_answers, read_files
@@ -107,6 +108,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     clusters = _read_rows(services, request, "clusters.jsonl")
     similar = _read_rows(services, request, "similar.jsonl")
     names = read_names(services, request.names)
+    captions = read_captions(services, request.names["captions"])
     answers = read_answers(services, gathered.image_ids, request.plan["labeler"])
     own = answers.labels
     spread = {row["image_id"]: row for row in _read_rows(services, request, "labels.jsonl")}
@@ -141,7 +143,13 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     # What an image itself was told, in whichever run, goes before what was spread to it.
     spread_only = {i for i, row in spread.items() if row["spread"] and i not in own}
     found = _Found(
-        outcomes, places, cluster_items, gathered, {**labels, **own}, frozenset(spread_only)
+        outcomes,
+        places,
+        cluster_items,
+        gathered,
+        {**labels, **own},
+        frozenset(spread_only),
+        captions,
     )
     services.table.put_many(_items(services, request, found))
     _index_vectors(services, request, found)
@@ -155,7 +163,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
         "config": request.config.to_json(),
         "counts": counts.to_json(),
         "images": request.plan["images"],
-        "notes": [*request.plan["notes"], *request.names["notes"]],
+        "notes": _notes(request),
         "estimate": request.plan["estimate"],
         # All but the exports and this record, which are about to be written.
         "cost": cost_of_run(services, request.run_id, embedder=request.config.embedder),
@@ -173,6 +181,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
             **summary["labels"],
         },
         "map": request.map,
+        "captions": _caption_counts(request),
         "duplicates": {"policy": request.config.duplicates, **summary["duplicates"]},
         "metrics": result["metrics"],
         "method": result["method"],
@@ -192,6 +201,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
         labels=labels,
         places=places,
         search_labels=_search_labels(services, request),
+        captions=captions,
     )
     bucket = services.settings.data_bucket
     exports = export_files(export)
@@ -256,6 +266,7 @@ def _made_of(services: Services, request: PublishRequest) -> str:
     """Digest of all that the published results depend on, our own code included."""
     plan, names = request.plan, request.names
     named = services.store.read(keys.join_uri(names["bucket"], names["key"]))
+    captions = sorted(read_captions(services, names["captions"]).items())
     return digest_of(
         {
             "code": _code_digest(),
@@ -263,9 +274,10 @@ def _made_of(services: Services, request: PublishRequest) -> str:
             "files": hashlib.sha256(_read_list(services, request)).hexdigest(),
             "config": request.config.to_json(),
             "models": [plan["embedder"], plan["labeler"], plan["digests"], names["model"]],
-            "notes": [*plan["notes"], *names["notes"]],
+            "notes": _notes(request),
             "clusters": request.clusters["digest"],
             "names": hashlib.sha256(named).hexdigest(),
+            "captions": captions,
         }
     )
 
@@ -370,6 +382,19 @@ def count_outcomes(outcomes: list[Outcome]) -> Counts:
     )
 
 
+def _notes(request: PublishRequest) -> list[str]:
+    """What the run should tell its people, of every state that has something to say."""
+    captions = request.names["captions"] or {"notes": []}
+    return [*request.plan["notes"], *request.names["notes"], *captions["notes"]]
+
+
+def _caption_counts(request: PublishRequest) -> JSON:
+    """How many images the run wanted captions of, how many have one, and who says them."""
+    told = request.names["captions"] or {"wanted": 0, "given": 0, "model": ""}
+    kept = {name: told[name] for name in ("wanted", "given", "model")}
+    return {"mode": request.config.captions, **kept}
+
+
 def _read_rows(services: Services, request: PublishRequest, name: str) -> list[JSON]:
     uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + name)
     return parse_json_lines(services.store.read(uri))
@@ -428,6 +453,7 @@ class _Found:
     gathered: Gathered
     labels: dict[str, tuple[Label, ...]]
     spread_only: frozenset[str]
+    captions: dict[str, JSON]
 
 
 def _items(services: Services, request: PublishRequest, found: _Found) -> Iterator[JSON]:
@@ -466,6 +492,9 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "status": place["status"],
             **({"flagged": place["flagged"]} if "flagged" in place else {}),
         }
+        if image_id in found.captions:
+            said = found.captions[image_id]
+            member |= {"caption": said["caption"], "captioned_by": said["model"]}
         if place["status"] == "duplicate":
             # A copy follows its keeper: it is no member of its own.
             member["duplicate_of"] = place["duplicate_of"]

@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic
 
-from imageclust.adapters.aws.bedrock_conversation import A, Conversation, S
+from imageclust.adapters.aws.bedrock_conversation import A, Conversation, S, UnusableSubject
 from imageclust.adapters.aws.bedrock_jobs import (
     MAX_RECORDS,
     BedrockJobs,
@@ -17,6 +18,8 @@ from imageclust.descriptions.prompts import UnusableAnswer
 from imageclust.errors import InvalidInput
 from imageclust.keys import split_uri
 from imageclust.ports import ObjectStore
+
+_READERS = 16
 
 
 class BedrockBatch(Generic[S, A]):
@@ -43,6 +46,7 @@ class BedrockBatch(Generic[S, A]):
         self._jobs = BedrockJobs(clients, role_arn=role_arn, timeout_hours=timeout_hours)
         self._store = store
         self._conversation = conversation
+        self.model = conversation.model_id
 
     def submit(self, *, job: str, subjects: Sequence[S], folder: str) -> None:
         """Start the job; it writes below ``{folder}/output/``. Idempotent by name."""
@@ -75,11 +79,17 @@ class BedrockBatch(Generic[S, A]):
         return answers
 
     def _records(self, subjects: Sequence[S]) -> bytes:
-        ask = self._conversation
-        return b"".join(
-            record_line(ask.record_id(subject), ask.request(subject), default=_base64)
-            for subject in subjects
-        )
+        """The job's input; a subject that cannot be put to a model has no record."""
+        # A request may read pictures from S3, which waits more than it works.
+        with ThreadPoolExecutor(_READERS) as pool:
+            return b"".join(pool.map(self._record, subjects))
+
+    def _record(self, subject: S) -> bytes:
+        try:
+            request = self._conversation.request(subject)
+        except UnusableSubject:
+            return b""
+        return record_line(self._conversation.record_id(subject), request, default=_base64)
 
     def _answers(self, uri: str) -> dict[str, A]:
         answers = {}

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import translated
 from imageclust.descriptions.prompts import UnusableAnswer
-from imageclust.errors import NotFound, Retryable
+from imageclust.errors import NotFound, Permanent, Retryable
 from imageclust.models import JSON
 from imageclust.ports import ObjectStore
 
@@ -17,6 +17,10 @@ S = TypeVar("S")
 A = TypeVar("A")
 _S_contra = TypeVar("_S_contra", contravariant=True)
 _A_co = TypeVar("_A_co", covariant=True)
+
+
+class UnusableSubject(Exception):
+    """There is nothing to ask about a subject: its picture is gone."""
 
 
 class Conversation(Protocol[_S_contra, _A_co]):
@@ -29,7 +33,7 @@ class Conversation(Protocol[_S_contra, _A_co]):
         ...
 
     def request(self, subject: _S_contra, /) -> JSON:
-        """The body of a Converse call; pictures as bytes."""
+        """The body of a Converse call; pictures as bytes. Raises UnusableSubject."""
         ...
 
     def read(self, answer: Mapping[str, Any], /) -> _A_co:
@@ -44,35 +48,40 @@ class Conversation(Protocol[_S_contra, _A_co]):
 def ask_all(
     clients: Clients, conversation: Conversation[S, A], subjects: Sequence[S]
 ) -> list[A | None]:
-    """An answer a subject, in order; None where the model failed twice or stayed throttled.
+    """An answer a subject, in order; None where the model failed twice, stayed throttled or does
+    not take this subject.
 
-    When no subject got an answer because Bedrock was throttled or down, that error is raised.
-    Errors of the account (no access, no such model) are raised at once.
+    When no subject got an answer because Bedrock was throttled or down or takes none of them, that
+    error is raised. Errors of the account (no access, no such model) are raised at once.
     """
     if not subjects:
         return []
 
-    def attempt(subject: S) -> A | Retryable | None:
+    def attempt(subject: S) -> A | Retryable | _Refused | None:
         try:
             return _ask(clients, conversation, subject)
-        except Retryable as error:
+        except (Retryable, _Refused) as error:
             return error
-        except UnusableAnswer:
+        except (UnusableAnswer, UnusableSubject):
             return None
 
     with ThreadPoolExecutor(min(_THREADS, len(subjects))) as pool:
         answers = list(pool.map(attempt, subjects))
-    failures = [answer for answer in answers if isinstance(answer, Retryable)]
+    failures = [answer for answer in answers if isinstance(answer, Retryable | _Refused)]
     if len(failures) == len(subjects):
         raise failures[0]
-    return [None if isinstance(answer, Retryable) else answer for answer in answers]
+    return [None if isinstance(answer, Retryable | _Refused) else answer for answer in answers]
+
+
+class _Refused(Permanent):
+    """Bedrock finds fault with what was asked about one subject."""
 
 
 def _ask(clients: Clients, conversation: Conversation[S, A], subject: S) -> A:
     """The model's answer; one that cannot be used is asked for once more."""
 
     def converse(request: JSON) -> Mapping[str, Any]:
-        with translated(f"Bedrock model {conversation.model_id}"):
+        with translated(f"Bedrock model {conversation.model_id}", invalid=_Refused):
             return clients.bedrock_runtime.converse(modelId=conversation.model_id, **request)
 
     request = conversation.request(subject)

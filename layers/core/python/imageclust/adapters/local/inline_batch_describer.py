@@ -20,6 +20,7 @@ class InlineBatchDescriber:
 
     def __init__(self, describer: Describer, store: ObjectStore, table: Table) -> None:
         self._describer = describer
+        self.model = describer.key
         self._store = store
         self._table = table
 
