@@ -15,6 +15,7 @@ from imageclust.clustering.kmeans import lloyd
 from imageclust.clustering.parallel import in_parallel
 
 _TILE = 2048
+_STRIP = 256
 _ROUNDING = 2e-6
 PEAK_BLOCK = 64
 
@@ -119,7 +120,12 @@ class _Sweep:
     def _within(self, number: int) -> Hits:
         """The best of a tile's rows among themselves, and with them a bound of each k-th score."""
         tile = self.tiles[number]
-        scores = self.rows[tile] @ self.rows[tile].T
+        own = self.rows[tile]
+        scores = np.empty((len(own), len(own)), dtype=np.float32)
+        for part in blocks(len(own), _STRIP):
+            # The upper half mirrored: NumPy's own way for a product with itself saves nothing.
+            np.matmul(own[part], own[part.start :].T, out=scores[part, part.start :])
+            scores[part.stop :, part] = scores[part, part.stop :].T
         self._keep_peaks((number, number), scores)
         np.fill_diagonal(scores, -np.inf)
         place = len(scores) - self.k

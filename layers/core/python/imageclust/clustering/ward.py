@@ -262,7 +262,7 @@ class _Merging:
         def fill(part: slice) -> None:
             apart = self.mean[lists[part]]
             apart -= self.mean[rows[part], None]
-            costs[part] = np.einsum("ijk,ijk->ij", apart, apart)
+            costs[part] = np.vecdot(apart, apart)
 
         in_parallel(fill, blocks(len(rows), _CACHED))
         a, b = self.size[rows, None], self.size[lists]
