@@ -22,7 +22,7 @@ from imageclust.clustering.geometry import (
 from imageclust.clustering.neighbours import NeighbourGraph, neighbour_graph
 from imageclust.clustering.parallel import in_parallel, one_blas_thread
 
-DENSE_LIMIT = 2000
+DENSE_LIMIT = 1500
 _LIST = 16
 _CHEAP_COLUMNS = 48
 _SLACK = 1e-6
