@@ -311,7 +311,7 @@ def test_names_from_a_batch_job(
     wiring.use(replace(cloud.services, workflows=cloud.workflows))
     configure(cloud.services, "holiday", {})
     cloud.upload(make_photos(families=2, each=4), "holiday")
-    run_id = start(cloud, {**NAMED, "labels": "off", "describe": "batch"})
+    run_id = start(cloud, {**NAMED, "describe": "batch", "captions": "all"})
     while cloud.workflows.running(run_id):
         time.sleep(0.05)  # the poll's pause; without it the loop starves the run
         batch_job_event.handler({}, None)
