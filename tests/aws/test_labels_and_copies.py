@@ -128,10 +128,11 @@ def test_flagged_pictures_are_marked_and_held_back(
         key = f"holiday/{path.relative_to(photos)}"
         boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
     asked = {"moderation": "on", "image_properties": "on", "labels": "full", "max_labels": 2}
-    item = run(services, tmp_path, asked)
+    item = run(services, tmp_path, {**asked, "captions": "all"})
     flagged = {hashlib.sha256(data).hexdigest() for data in unfit}
 
     assert item["labels"]["flagged"] == 2
+    assert item["captions"]["wanted"] == 10, "nobody is asked about flagged pictures"
     assert item["counts"]["seen"] == item["counts"]["clustered"] == 12
     exports = f"s3://data/exports/{item['run_id']}/"
     rows = parse_json_lines(services.store.read(exports + "images.jsonl"))
@@ -150,6 +151,7 @@ def test_flagged_pictures_are_marked_and_held_back(
     for image_id in flagged:
         shown = browse.get_image(services, image_id)
         assert shown.flagged == ["Weapons"]
+        assert shown.caption is None
         assert shown.properties is not None
     shard = item["cost"]["stages"]["labels"]["units"]
     assert shard["rekognition_moderation"] == shard["rekognition_properties"] == 12
