@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 from botocore.awsrequest import AWSResponse
 from imageclust import keys
+from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.rekognition_labeler import RekognitionLabeler
-from imageclust.models import ImageRef
+from imageclust.models import ClusterBrief, ImageRef
 from imageclust.settings import Settings
 from imageclust.steps.gather import read_answers
 from imageclust.steps.label import LabelBatch, label_batch
@@ -129,6 +130,31 @@ def labels() -> None:
     _tell("labels", service, seconds, lost=IMAGES - len(found), failed=failed)
 
 
+def names() -> None:
+    """Names on demand, as one function asks for them."""
+    said = json.dumps(
+        {"title": "Cats", "phrase": "Cats at home", "description": "Pictures of cats."}
+    )
+    answer = {
+        "output": {"message": {"role": "assistant", "content": [{"text": said}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 900, "outputTokens": 60, "totalTokens": 960},
+        "metrics": {"latencyMs": 900},
+    }
+    service = Service(pause=0.9, answer=lambda _: answer, error="ThrottlingException")
+    clients = Clients(region="us-east-1", converse_per_second=PER_SECOND)
+    clients.converse.meta.events.register("before-send.bedrock-runtime", service.send)
+    describer = BedrockDescriber(clients, NamingConversation("amazon.nova-micro-v1:0"))
+    briefs = [
+        ClusterBrief(f"c{number:05d}", size=10, labels=(("Cat", 0.9, 5.0),))
+        for number in range(IMAGES)
+    ]
+    started = time.monotonic()
+    found = describer.describe(briefs)
+    seconds = time.monotonic() - started
+    _tell("names", service, seconds, lost=IMAGES - len(found), failed=found.count(None))
+
+
 def _tell(what: str, service: Service, seconds: float, *, lost: int, failed: int) -> None:
     floor = IMAGES / PER_SECOND
     print(
@@ -144,6 +170,6 @@ if __name__ == "__main__":
 
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "none")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "none")
-    wanted = sys.argv[1:] or ["labels"]
-    for name in wanted:
-        {"labels": labels}[name]()
+    both = {"labels": labels, "names": names}
+    for name in sys.argv[1:] or both:
+        both[name]()

@@ -102,6 +102,11 @@ class StackSettings(BaseSettings):
     rekognition_per_second: float = Field(
         default=50.0, gt=0, description="Your DetectLabels quota; 5 in small regions"
     )
+    bedrock_per_second: float = Field(
+        default=50.0,
+        gt=0,
+        description="Your Converse quota of the describing models; where it is less, runs find out",
+    )
     language: str = Field(default="English", description="Language of titles and descriptions")
     prices: Annotated[str, AfterValidator(_prices)] = Field(
         default="",

@@ -68,6 +68,7 @@ class ImageclustStack(Stack):
             bedrock_title_model=settings.title_model,
             bedrock_batch_model=settings.batch_model,
             bedrock_models=settings.models,
+            bedrock_per_second=str(settings.bedrock_per_second),
             language=settings.language,
             prices=settings.prices,
         )

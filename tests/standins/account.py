@@ -19,8 +19,10 @@ def make_clients() -> Clients:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         clients = Clients(region=REGION)
         # Made now, while the credentials are set.
-        for name in ("s3", "dynamodb", "s3vectors", "rekognition", "bedrock", "bedrock_runtime",
-                     "stepfunctions", "scheduler", "events"):  # fmt: skip
+        for name in (
+            "s3", "dynamodb", "s3vectors", "rekognition", "bedrock", "bedrock_runtime", "converse",
+            "stepfunctions", "scheduler", "events",
+        ):  # fmt: skip
             assert getattr(clients, name)
         return clients
 

@@ -230,3 +230,33 @@ def test_an_image_whose_moderation_stays_throttled_is_asked_again(
     monkeypatch.setattr(labeler, "_flag", busy)
     with pytest.raises(Throttled):
         labeler.label(pictures(2))
+
+
+def test_a_smaller_quota_is_found_and_a_few_throttled_requests_cost_no_speed() -> None:
+    clock = Clock()
+
+    def serve(limit: float, chance: float, count: int) -> tuple[float, float]:
+        """Seconds for ``count`` answers and the share of requests that were throttled."""
+        pace = Pace(50, clock=clock, sleep=clock.sleep)
+        random = np.random.default_rng(0)
+        tokens, at, asked, started = 1.0, clock.now, 0, clock.now
+
+        def ask() -> None:
+            nonlocal tokens, at, asked
+            asked += 1
+            tokens = min(limit, tokens + (clock.now - at) * limit)
+            at = clock.now
+            if tokens < 1 or random.random() < chance:
+                raise Throttled("slow down")
+            tokens -= 1
+
+        for _ in range(count):
+            pace.call(ask, attempts=8)
+        return clock.now - started, 1 - count / asked
+
+    # One thread that sleeps between its own attempts is slower than the rate; the share is told.
+    seconds, share = serve(limit=5, chance=0, count=1000)
+    assert seconds < 1.3 * 1000 / 5
+    assert share < 0.2
+    seconds, _ = serve(limit=1000, chance=0.05, count=1000)
+    assert seconds < 1.5 * 1000 / 50

@@ -59,6 +59,7 @@ class Settings:
     bedrock_batch_model: str = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
     bedrock_models: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0,amazon.nova-micro-v1:0"
     bedrock_batch_role_arn: str = ""
+    bedrock_per_second: float = 50.0
     bedrock_batch_minimum: int = 100
     language: str = "English"
     prices: str = ""

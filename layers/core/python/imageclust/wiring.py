@@ -210,7 +210,7 @@ def aws_services(settings: Settings) -> Services:
     from imageclust.descriptions import DeterministicDescriber, LabelCaptioner
     from imageclust.embedding import ModelRegistry
 
-    clients = Clients()
+    clients = Clients(converse_per_second=settings.bedrock_per_second)
     store = S3Store(clients)
     folder = Path(tempfile.gettempdir()) / "imageclust-models"
     models = _Models(

@@ -1,5 +1,6 @@
 """Putting many subjects to a Bedrock model through Converse: each asked, read, repaired once."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -11,7 +12,10 @@ from imageclust.errors import NotFound, Permanent, Retryable
 from imageclust.models import JSON
 from imageclust.ports import ObjectStore
 
-_THREADS = 8
+# Answers take about a second; so many requests under way reach the rate.
+_SECONDS_A_CALL = 1.2
+_MAX_THREADS = 64
+_ATTEMPTS = 8
 
 S = TypeVar("S")
 A = TypeVar("A")
@@ -65,7 +69,8 @@ def ask_all(
         except (UnusableAnswer, UnusableSubject):
             return None
 
-    with ThreadPoolExecutor(min(_THREADS, len(subjects))) as pool:
+    threads = min(_MAX_THREADS, math.ceil(clients.converse_per_second * _SECONDS_A_CALL))
+    with ThreadPoolExecutor(min(max(1, threads), len(subjects))) as pool:
         answers = list(pool.map(attempt, subjects))
     failures = [answer for answer in answers if isinstance(answer, Retryable | _Refused)]
     if len(failures) == len(subjects):
@@ -81,8 +86,11 @@ def _ask(clients: Clients, conversation: Conversation[S, A], subject: S) -> A:
     """The model's answer; one that cannot be used is asked for once more."""
 
     def converse(request: JSON) -> Mapping[str, Any]:
-        with translated(f"Bedrock model {conversation.model_id}", invalid=_Refused):
-            return clients.bedrock_runtime.converse(modelId=conversation.model_id, **request)
+        def once() -> Mapping[str, Any]:
+            with translated(f"Bedrock model {conversation.model_id}", invalid=_Refused):
+                return clients.converse.converse(modelId=conversation.model_id, **request)
+
+        return clients.converse_pace.call(once, attempts=_ATTEMPTS)
 
     request = conversation.request(subject)
     answer = converse(request)

@@ -8,6 +8,7 @@ import boto3
 from botocore.config import Config
 
 from imageclust.adapters.aws.metering import Meter
+from imageclust.adapters.aws.pacing import Pace
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
@@ -28,15 +29,24 @@ class Clients:
 
     Args:
         region: the region; None takes it from the environment.
+        converse_per_second: requests a second to models of text, over all threads.
         retry_attempts: calls that botocore makes at most for one request (Rekognition has its
             own, paced retries).
     """
 
-    def __init__(self, *, region: str | None = None, retry_attempts: int = 8) -> None:
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        retry_attempts: int = 8,
+        converse_per_second: float = 50.0,
+    ) -> None:
         self.meter = Meter()
         self._session = boto3.Session(region_name=region)
         self.meter.watch(self._session)
         self._attempts = retry_attempts
+        self.converse_per_second = converse_per_second
+        self.converse_pace = Pace(converse_per_second)
         # A session may be shared, but making clients from it is not thread-safe.
         self._lock = threading.Lock()
 
@@ -76,6 +86,13 @@ class Clients:
             )
 
     @cached_property
+    def converse(self) -> "BedrockRuntimeClient":
+        # One attempt: ``converse_pace`` retries in its own turns, which count every request.
+        with self._lock:
+            config = self._config(read=120, attempts=1, connections=64)
+            return self._session.client("bedrock-runtime", config=config)
+
+    @cached_property
     def stepfunctions(self) -> "SFNClient":
         with self._lock:
             return self._session.client("stepfunctions", config=self._config(read=30))
@@ -97,6 +114,7 @@ class Clients:
         attempts: int | None = None,
         adaptive: bool = False,
         signature: str | None = None,
+        connections: int = 32,
     ) -> Config:
         return Config(
             signature_version=signature,
@@ -105,7 +123,7 @@ class Clients:
             s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
             connect_timeout=5,
             read_timeout=read,
-            max_pool_connections=32,
+            max_pool_connections=connections,
             retries={
                 "mode": "adaptive" if adaptive else "standard",
                 "total_max_attempts": attempts or self._attempts,

@@ -6,13 +6,21 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from imageclust.errors import InvalidInput, Retryable
+from imageclust.errors import InvalidInput, Retryable, Throttled
 
 _T = TypeVar("_T")
+
+# One throttled request weighs as much as nine and a half answers, and fifty times slower is slow
+# enough for the smallest quota.
+_SLOWER, _FASTER, _SLOWEST = 1.1, 0.99, 50.0
 
 
 class Pace:
     """Lets threads through one by one, ``per_second`` of them, with no burst after a pause.
+
+    While more than about a tenth of the requests of ``call`` are throttled, turns come at longer
+    intervals, until they are not: a quota below ``per_second`` is found that way, and a few
+    throttled ones cost no speed.
 
     Args:
         per_second: requests a second, above 0.
@@ -34,13 +42,14 @@ class Pace:
         self.sleep = sleep
         self._lock = threading.Lock()
         self._next = clock()
+        self._slower = 1.0
 
     def wait(self) -> None:
         """Return when it is this caller's turn."""
         with self._lock:
             now = self._clock()
             turn = max(now, self._next)
-            self._next = turn + self._interval
+            self._next = turn + self._interval * self._slower
         if turn > now:
             self.sleep(turn - now)
 
@@ -53,8 +62,17 @@ class Pace:
         for attempt in range(1, attempts):
             self.wait()
             try:
-                return action()
-            except Retryable:
+                answer = action()
+            except Retryable as error:
+                if isinstance(error, Throttled):
+                    self._adapt(_SLOWER)
                 self.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
+            else:
+                self._adapt(_FASTER)
+                return answer
         self.wait()
         return action()
+
+    def _adapt(self, factor: float) -> None:
+        with self._lock:
+            self._slower = min(_SLOWEST, max(1.0, self._slower * factor))
