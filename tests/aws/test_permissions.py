@@ -19,6 +19,7 @@ from typing import Any
 
 import boto3
 import cv2
+import numpy as np
 import pytest
 from botocore.client import BaseClient
 from imageclust import batch, keys, wiring
@@ -31,6 +32,7 @@ from functions import batch_job_event, plan_run, start_run
 from infra.constructs.handlers import SHAPES, camel
 from infra.security import permissions
 from local import workflows
+from local.demo import FAMILIES
 from tests.aws.conftest import Cloud, configure
 from tests.conftest import jpeg, picture
 from tests.functions.test_api import call as call_api
@@ -241,7 +243,7 @@ def test_from_upload_to_result(
 ) -> None:
     """Rekognition, a confirmed copy, exemplars, Bedrock's names, and the API over the result."""
     photos = make_photos(families=2, each=6)
-    first = picture(0, size=(384, 288))
+    first = FAMILIES["city"](np.random.default_rng(0), 384, 288)  # detail tells it from others
     (photos / "large.jpg").write_bytes(jpeg(first))
     small = cv2.resize(first, (192, 144), interpolation=cv2.INTER_AREA)
     (photos / "small.jpg").write_bytes(jpeg(small))
