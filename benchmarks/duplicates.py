@@ -1,10 +1,13 @@
 """Duplicates: time and memory over a large collection, and quality by transform.
 
-    python benchmarks/duplicates.py [--images 50000] [--dimension 1280] [--skip-large]
+    python benchmarks/duplicates.py [--images 50000] [--dimension 1280] [--latency 15]
+                                    [--skip-large] [--skip-quality]
 
 The large collection is made here: random pictures with vectors in clusters, one in twenty of them
-a re-encoded, cropped, mirrored, turned or blurred copy of another. The quality table needs the
-near-duplicate photos and a model in ``../shared``; the peers are one threshold on the perceptual
+a re-encoded, cropped, mirrored, turned or blurred copy of another. What is measured is the whole
+step: thumbnails (WebP) come one a request from a stand-in of a store that answers after
+``--latency`` milliseconds and are decoded in that time. The quality table needs the near-duplicate
+photos and a model in ``../shared``; the peers are one threshold on the perceptual
 hash and one on the cosine, as tools for this commonly use.
 """
 
@@ -17,16 +20,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import onnxruntime
-from imageclust.duplicates import Pictures, find_duplicates
+from imageclust.duplicates import Pictures, Thresholds, find_duplicates
+from imageclust.duplicates.candidates import cosine_pairs, hash_pairs
 from imageclust.images import decode_image, fingerprint, thumbnail
+from imageclust.keys import thumbnail_key
+from imageclust.steps.copies import find_copies
+from imageclust.steps.gather import Gathered
 from numpy.typing import NDArray
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-SIDE = 160
+SIDE = 256
 Image = NDArray[np.uint8]
 
 
@@ -96,22 +104,81 @@ def phash_of(picture: Image) -> str:
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
 
 
-def measure_large(n: int, d: int) -> None:
+class SlowStore:
+    """Thumbnails by address, each after the latency of a request; everything else is in memory."""
+
+    def __init__(self, thumbnails: dict[str, bytes], latency: float) -> None:
+        self.thumbnails, self.latency = thumbnails, latency
+        self.written: dict[str, bytes] = {}
+        self.reads: list[str] = []
+
+    def read(self, uri: str) -> bytes:
+        if uri in self.written:
+            return self.written[uri]
+        self.reads.append(uri)
+        time.sleep(self.latency)
+        return self.thumbnails[uri.rpartition("/")[2]]
+
+    def size(self, uri: str) -> int | None:
+        return len(self.written[uri]) if uri in self.written else None
+
+    def write(self, uri: str, data: bytes) -> None:
+        self.written[uri] = data
+
+
+def measure_large(n: int, d: int, latency: float) -> None:
     pictures, picture, origin = large_collection(n, d)
+    ids = tuple(f"{row:064x}" for row in range(n))
+    store = SlowStore(
+        {
+            thumbnail_key(ids[row]).rpartition("/")[2]: webp(picture(row))
+            for row in rows_in_question(pictures)
+        },
+        latency,
+    )
+    facts = {
+        image_id: {
+            "width": SIDE,
+            "height": SIDE,
+            "fingerprint": {"phash": f"{phash:016x}", "sharpness": 0.5},
+        }
+        for image_id, phash in zip(ids, pictures.phashes.tolist(), strict=True)
+    }
+    gathered = Gathered(ids, {}, lambda: (np.asarray(pictures.vectors), facts))
+    services = SimpleNamespace(store=store, settings=SimpleNamespace(data_bucket="data"))
     before = memory("VmRSS")
     # Forget the peak of making the collection (proc(5), clear_refs).
     Path("/proc/self/clear_refs").write_text("5")
     start, worked = time.perf_counter(), time.process_time()
-    report = find_duplicates(pictures, picture)
+    copies = find_copies(services, gathered, "some-model", sizes=dict.fromkeys(ids, 1))  # type: ignore[arg-type]
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     peak = memory("VmHWM")
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, image_id in enumerate(ids):
+        members[copies.keepers.get(image_id, image_id)].append(row)
     truth = pairs_of(_groups_by(origin.tolist()))
-    found = pairs_of(report.groups)
+    found = pairs_of(tuple(group) for group in members.values())
     more = (peak - before) / 1024
     print(f"{n} images, vectors of {d}: {seconds:.1f} s ({worked:.1f} s of processor time)")
-    print(f"  {more:.0f} MB more at the peak, thumbnails made in that time included")
-    print(f"  compared {report.compared} pairs, cosine from {report.cosine_floor:.3f}")
-    print(f"  {quality(found, truth)}, {len(report.similar)} look-alikes")
+    print(f"  {more:.0f} MB more at the peak")
+    print(
+        f"  {len(store.reads)} reads of {1000 * latency:.0f} ms, {len(set(store.reads))} thumbnails"
+    )
+    print(f"  compared {copies.compared} pairs, cosine from {copies.cosine_floor:.3f}")
+    print(f"  {quality(found, truth)}, {len(copies.similar)} look-alikes")
+
+
+def rows_in_question(pictures: Pictures) -> list[int]:
+    """Rows whose thumbnails will be asked for."""
+    n = len(pictures.phashes)
+    unit = pictures.vectors / np.linalg.norm(pictures.vectors, axis=1, keepdims=True)
+    near, _, _ = cosine_pairs(unit, floor=Thresholds.for_size(n).cosine - 1e-3, budget=8 * n)
+    return np.unique(np.concatenate([near, hash_pairs(pictures.phashes, budget=8 * n)])).tolist()
+
+
+def webp(picture: Image) -> bytes:
+    _, data = cv2.imencode(".webp", picture[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
+    return data.tobytes()
 
 
 def memory(name: str) -> int:
@@ -128,13 +195,14 @@ def measure_quality() -> None:
         return
     rows = list(csv.DictReader((folder / "labels.csv").read_text().splitlines()))
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    thumbs, vectors, hashes, pixels, sharp = [], [], [], [], []
+    thumbs, vectors, hashes, pixels, sharp, sizes = [], [], [], [], [], []
     for row in rows:
         data = (folder / "images" / row["file"]).read_bytes()
         decoded = decode_image(data, min_side=256)
         facts = fingerprint(decoded, data)
         hashes.append(int(facts.phash, 16))
         sharp.append(facts.sharpness)
+        sizes.append(len(data))
         pixels.append(decoded.width * decoded.height)
         thumbs.append(thumbnail(decoded))
         vectors.append(session.run(["features"], {"input": centre_crop(decoded.pixels)})[0][0])
@@ -144,7 +212,7 @@ def measure_quality() -> None:
         return decode_image(thumbs[i]).pixels
 
     phashes, features = np.array(hashes, np.uint64), np.array(vectors, np.float32)
-    pictures = Pictures(phashes, features, np.array(pixels), np.array(sharp))
+    pictures = Pictures(phashes, features, np.array(pixels), np.array(sharp), np.array(sizes))
     report = find_duplicates(pictures, shown)
     truth = pairs_of(_groups_by([row["group"] for row in rows]))
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -219,8 +287,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--dimension", type=int, default=1280)
+    parser.add_argument("--latency", type=float, default=15, metavar="MS")
     parser.add_argument("--skip-large", action="store_true")
+    parser.add_argument("--skip-quality", action="store_true")
     options = parser.parse_args()
-    measure_quality()
+    if not options.skip_quality:
+        measure_quality()
     if not options.skip_large:
-        measure_large(options.images, options.dimension)
+        measure_large(options.images, options.dimension, options.latency / 1000)

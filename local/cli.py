@@ -98,6 +98,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--captions", choices=["off", "exemplars", "all"], help="which images get a line of text"
     )
+    run.add_argument("--keep-copy", action="append", dest="keepers", metavar="PATTERN",
+                     help="a file, or glob, that stands for its copies; repeatable")  # fmt: skip
     run.add_argument("--method", metavar="M", choices=get_args(Method),
                      help=", ".join(get_args(Method)))  # fmt: skip
     run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
@@ -124,7 +126,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 _CONFIGURED = (
     "embedder", "preprocess", "labels", "label_min_confidence", "max_labels", "label_weight",
-    "duplicates", "captions", "method", "min_size", "max_size", "clusters", "target_size", "mode",
+    "duplicates", "keepers", "captions", "method", "min_size", "max_size", "clusters",
+    "target_size", "mode",
     "search_seconds", "silhouette_weight", "balance_weight", "noise_weight", "outliers", "sample",
     "seed",
 )  # fmt: skip

@@ -47,8 +47,7 @@ def album(tmp_path: Path) -> Path:
     small = cv2.resize(first, (192, 144), interpolation=cv2.INTER_AREA)
     (photos / "a small one.jpg").write_bytes(jpeg(small))
     (photos / "b small one again.jpg").write_bytes(jpeg(small))
-    soft = cv2.GaussianBlur(first, (0, 0), 1)  # so that its blocks do not pass for sharpness
-    coarse = cv2.imencode(".jpg", soft[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    coarse = cv2.imencode(".jpg", first[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
     (photos / "c coarse.jpg").write_bytes(coarse.tobytes())
     return photos
 
@@ -94,6 +93,43 @@ def test_nothing_of_a_copy_is_lost(tmp_path: Path, album: Path) -> None:
         keys = [bytes(pk).decode() for (pk,) in db.execute("SELECT pk FROM items")]
     assert sum(key.startswith("members#") for key in keys) == 2 * EACH
     assert sum(key == f"image#{small['image_id']}" for key in keys) == 2, "facts and place"
+
+
+def test_the_keeper_can_be_chosen(tmp_path: Path, album: Path) -> None:
+    rows, _ = run(tmp_path, album, "--clusters", "2")
+    chosen = "b small one again.jpg"
+    again, record = run(tmp_path, album, "--clusters", "2", "--keep-copy", "b small*")
+    assert record["config"]["keepers"] == ["b small*"]
+    assert again[chosen]["status"] == "clustered"
+    assert again[chosen]["duplicate_of"] == ""
+    for path in ("0-0.jpg", "a small one.jpg", "c coarse.jpg"):
+        assert again[path]["duplicate_of"] == chosen
+    untouched = set(rows) - {chosen, "0-0.jpg", *COPIES}
+    assert all(again[path]["status"] == "clustered" for path in untouched)
+    assert record["counts"]["duplicates"] == 3
+    assert {row["image_id"] for row in again.values()} == {row["image_id"] for row in rows.values()}
+    with closing(sqlite3.connect(tmp_path / "home" / "imageclust.sqlite")) as db:
+        members = [
+            json.loads(body)
+            for pk, body in db.execute("SELECT pk, body FROM items")
+            if bytes(pk).startswith(f"members#{record['run_id']}".encode())
+        ]
+    assert chosen in {member["path"] for member in members}
+
+
+def test_of_equal_files_the_chosen_one_stands_for_them(tmp_path: Path, album: Path) -> None:
+    options = ("--duplicates", "exact", "--keep-copy", COPIES[1])
+    rows, _ = run(tmp_path, album, *options)
+    assert rows[COPIES[1]]["status"] == "clustered"
+    assert rows[COPIES[0]]["duplicate_of"] == COPIES[1]
+
+
+def test_a_keeper_that_is_no_file_is_refused(
+    tmp_path: Path, album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(album), "--home", str(tmp_path / "home"), "--out", str(tmp_path / "o")]
+    assert main([*arguments, "--keep-copy", "0-0.jpg", "--keep-copy", "*.tif"]) == 2
+    assert "no file of the collection is called or matches '*.tif'" in capsys.readouterr().err
 
 
 def test_exact_collapses_equal_files_only(tmp_path: Path, album: Path) -> None:

@@ -1,4 +1,6 @@
-"""The describers of a run's configuration."""
+"""The describers and keepers of a run's configuration."""
+
+import json
 
 import pytest
 from imageclust.errors import InvalidInput
@@ -21,3 +23,22 @@ def test_describers_that_no_run_can_have(wrong: str) -> None:
 def test_the_descriptions_come_from_a_describer_of_the_run() -> None:
     with pytest.raises(InvalidInput, match=r"one of the describers \(auto\)"):
         RunConfig(descriptions_by="amazon.nova-micro-v1:0")
+
+
+def test_keepers_are_a_list_of_paths_and_patterns() -> None:
+    config = RunConfig.from_json({"keepers": ["album/a.jpg", "best/*"]})
+    assert config.keepers == ("album/a.jpg", "best/*")
+    assert config.to_json()["keepers"] == ["album/a.jpg", "best/*"]
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("wrong", ["a.jpg", [1], {"a": 1}, None, [None]])
+def test_keepers_of_another_type(wrong: object) -> None:
+    with pytest.raises(InvalidInput, match="keepers must be a list of text"):
+        RunConfig.from_json({"keepers": wrong})
+
+
+@pytest.mark.parametrize("wrong", [[""], ["a"] * 1001])
+def test_keepers_that_no_run_can_have(wrong: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="at most 1,000 paths or patterns, none of them empty"):
+        RunConfig.from_json({"keepers": wrong})

@@ -50,14 +50,19 @@ def test_copies_without_thumbnails_are_not_confirmed(services: Services) -> None
     found = gathered(4)
     alike = np.repeat(found.vectors[:1], 4, axis=0)
     same = Gathered(found.image_ids, {}, lambda: (alike, found.facts))
-    assert find_copies(services, same, "some-model").keepers == {}
+    assert (
+        find_copies(services, same, "some-model", sizes=dict.fromkeys(found.image_ids, 1)).keepers
+        == {}
+    )
 
 
 def test_copies_are_found_once(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     found = gathered(3)
-    first = find_copies(services, found, "some-model")
+    first = find_copies(services, found, "some-model", sizes=dict.fromkeys(found.image_ids, 1))
     monkeypatch.setattr("imageclust.steps.copies._find", None)
-    assert find_copies(services, found, "some-model") == first
+    assert (
+        find_copies(services, found, "some-model", sizes=dict.fromkeys(found.image_ids, 1)) == first
+    )
 
 
 def test_the_builtin_descriptor_has_thresholds_of_its_own() -> None:
@@ -116,7 +121,7 @@ def test_nothing_labelled_spreads_nothing() -> None:
 
 def test_stored_documents_lie_under_the_prefix_of_the_state(services: Services) -> None:
     found = gathered(5)
-    find_copies(services, found, "some-model")
+    find_copies(services, found, "some-model", sizes=dict.fromkeys(found.image_ids, 1))
     choose_exemplars(services, found, "some-model", seed=0)
     bucket = services.settings.data_bucket
     written = [keys.split_uri(item.uri)[1] for item in services.store.list(bucket, "")]

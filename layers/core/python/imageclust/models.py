@@ -19,6 +19,7 @@ Status = Literal["clustered", "outlier", "duplicate", "rejected"]
 RunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "INVALID", "CANCELLED"]
 
 _MOST_DESCRIBERS = 4
+_MOST_KEEPERS = 1_000
 _COLLECTION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -49,7 +50,8 @@ class RunConfig:
     commas: the answers of all are kept and the first one's names are shown, with the phrases and
     descriptions of ``descriptions_by`` where that is set. ``captions`` asks for a line about the
     exemplars of each cluster or about every image. ``label_min_confidence`` (0 to 100) and
-    ``max_labels`` an image are the labeler's own where they are None.
+    ``max_labels`` an image are the labeler's own where they are None. ``keepers`` are paths or
+    globs, relative to the collection, of files that stand for their copies whatever their quality.
     """
 
     embedder: str = "auto"
@@ -80,6 +82,7 @@ class RunConfig:
     embed: Literal["auto", "on_demand"] = "auto"
     captions: Literal["off", "exemplars", "all"] = "off"
     duplicates: Literal["exact", "confirmed"] = "confirmed"
+    keepers: tuple[str, ...] = ()
     max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +121,10 @@ class RunConfig:
             raise InvalidInput(f"at least one of {', '.join(weights)} must be more than 0")
         if self.max_cost_usd is not None and self.max_cost_usd < 0:
             raise InvalidInput(f"max_cost_usd must not be negative, not {self.max_cost_usd}")
+        if len(self.keepers) > _MOST_KEEPERS or not all(self.keepers):
+            raise InvalidInput(
+                f"keepers must be at most {_MOST_KEEPERS:,} paths or patterns, none of them empty"
+            )
         describers = self.describers
         if self.descriptions_by is not None and self.descriptions_by not in describers:
             raise InvalidInput(
@@ -151,10 +158,14 @@ class RunConfig:
         return cls(**{name: _checked(name, value, hints[name]) for name, value in data.items()})
 
     def to_json(self) -> JSON:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "keepers": list(self.keepers)}
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+            raise InvalidInput(f"{name} must be a list of text, not {value!r}")
+        return tuple(value)
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise InvalidInput(f"{name} must be one of {', '.join(get_args(hint))}, not {value!r}")

@@ -4,6 +4,7 @@ Files with the same bytes share one image id already; this package finds the cop
 re-encoded, resized, cropped, bordered, marked, mirrored or turned.
 """
 
-from imageclust.duplicates.find import DuplicateReport, Pictures, Thresholds, find_duplicates
+from imageclust.duplicates.find import DuplicateReport, Pictures, find_duplicates
+from imageclust.duplicates.thresholds import Thresholds
 
 __all__ = ["DuplicateReport", "Pictures", "Thresholds", "find_duplicates"]

@@ -1,68 +1,39 @@
 """Groups of confirmed copies, a keeper for each, and the look-alikes that are not copies."""
 
 import hashlib
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclust.duplicates.candidates import Pairs, cosine_pairs, hash_pairs
-from imageclust.duplicates.verify import NO_MATCH, Match, align, coarse_view, compare, fine_view
+from imageclust.duplicates.thresholds import Thresholds
+from imageclust.duplicates.verify import (
+    NO_MATCH,
+    Alignment,
+    FineView,
+    Match,
+    align,
+    coarse_view,
+    compare,
+    fine_view,
+)
 from imageclust.errors import InvalidInput
 
 Thumbnail = Callable[[int], NDArray[np.uint8] | None]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-_FINE_VIEWS_KEPT = 256  # 192 KB each
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """When a pair is looked at, when it is a copy, and when it is worth reporting.
-
-    ``cosine``: vectors this close are compared pixel by pixel. ``aligned``: least correlation of
-    the coarse alignment to go on. ``structure``, ``worst``, ``overlap``, ``contained``,
-    ``colour``: see ``verify.Match``; all must be reached by a copy. ``clash`` and ``hues`` are the
-    most that it may have; with less ``detail`` or more ``repeats`` than these it must be exact.
-    ``member_…``: what a member reached through other copies must show against the keeper itself.
-    ``similar``: cosine of a look-alike. ``pairs_an_image``: most pairs compared for each image.
-    """
-
-    cosine: float = 0.80
-    aligned: float = 0.80
-    structure: float = 0.93
-    worst: float = 0.85
-    overlap: float = 0.6
-    contained: float = 0.85
-    colour: float = 0.75
-    clash: float = 0.01
-    hues: float = 0.006
-    detail: float = 8.0
-    repeats: float = 0.8
-    member_structure: float = 0.85
-    member_worst: float = 0.60
-    member_clash: float = 0.03
-    member_overlap: float = 0.45
-    similar: float = 0.85
-    pairs_an_image: int = 8
-
-    @classmethod
-    def for_size(cls, n: int) -> "Thresholds":
-        """Thresholds for a collection of ``n`` images.
-
-        Strangers meet n² times, copies only n times, so the bar rises with size: from 1,000
-        images on, each tenfold adds .04 to the cosine (which keeps the look-alikes an image about
-        level on photos of rooms) and .01 to the structure.
-        """
-        tens = min(3.0, max(0.0, math.log10(max(n, 1) / 1000)))
-        return cls(
-            cosine=0.80 + 0.04 * tens,
-            structure=0.93 + 0.01 * tens,
-            worst=0.85 + 0.01 * tens,
-            similar=max(0.85, 0.82 + 0.04 * tens),
-        )
+_READERS = 32  # thumbnails come from a store: their time is mostly waiting
+_READ_AHEAD = 64
+_ALIGNED_AT_ONCE = 256
+_FINE_VIEWS_KEPT = 128  # at most 0.8 MB each, with all that is derived
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +45,7 @@ class Pictures:
         vectors: (n, d) float, any length; d may be 0.
         pixels: (n,) width times height of the originals.
         sharpness: (n,) any measure that grows with sharpness.
+        sizes: (n,) bytes of the files; for one resolution, what compression left.
         taken_at: (n,) capture time or None. Two shots with different times are a burst, never
             copies of each other.
     """
@@ -82,6 +54,7 @@ class Pictures:
     vectors: NDArray[np.floating]
     pixels: NDArray[np.int64] | None = None
     sharpness: NDArray[np.floating] | None = None
+    sizes: NDArray[np.int64] | None = None
     taken_at: Sequence[str | None] | None = None
 
 
@@ -91,8 +64,8 @@ class DuplicateReport:
 
     ``groups`` are ascending tuples of two rows or more, no row twice, in order of their first
     row; ``keepers`` holds the row to keep of each. ``similar`` are (a, b, cosine) with a < b, the
-    likest first. ``compared`` counts the pairs compared pixel by pixel; ``cosine_floor`` is the
-    cosine from which all pairs were.
+    likest first, of each row its few likest. ``compared`` counts the pairs compared pixel by
+    pixel; ``cosine_floor`` is the cosine from which all pairs were.
     """
 
     groups: tuple[tuple[int, ...], ...] = ()
@@ -124,7 +97,8 @@ def find_duplicates(
         pictures: hashes, vectors and quality of n pictures.
         thumbnail: row → (h, w, 3) RGB or (h, w) grey uint8, the whole picture, 128 pixels or
             more a side where there are as many; None if there is none, which confirms nothing.
-            Called only for rows that are in question, once or twice each.
+            Called from many threads at once, ahead of need, and only for rows that are in
+            question: mostly once each, again for those that pass the coarse look.
         keep: rows to keep whatever their quality, if they turn out to have copies.
         thresholds: default ``Thresholds.for_size(n)``.
 
@@ -133,7 +107,7 @@ def find_duplicates(
     n = len(pictures.phashes)
     if pictures.vectors.ndim != 2 or len(pictures.vectors) != n:
         raise InvalidInput(f"{n} hashes but vectors of shape {pictures.vectors.shape}")
-    for name in ("pixels", "sharpness", "taken_at"):
+    for name in ("pixels", "sharpness", "sizes", "taken_at"):
         values = getattr(pictures, name)
         if values is not None and len(values) != n:
             raise InvalidInput(f"{n} hashes but {len(values)} values of {name}")
@@ -154,6 +128,7 @@ class _Search:
         n = len(pictures.phashes)
         pixels = np.zeros(n, np.int64) if pictures.pixels is None else pictures.pixels
         sharp = np.zeros(n) if pictures.sharpness is None else pictures.sharpness
+        sizes = np.zeros(n, np.int64) if pictures.sizes is None else pictures.sizes
         taken = [None] * n if pictures.taken_at is None else list(pictures.taken_at)
         self.order = sorted(
             range(n),
@@ -162,6 +137,7 @@ class _Search:
                 hashlib.blake2b(pictures.vectors[row].tobytes(), digest_size=8).digest(),
                 int(pixels[row]),
                 float(sharp[row]),
+                int(sizes[row]),
                 taken[row] or "",
             ),
         )
@@ -169,20 +145,14 @@ class _Search:
         self.vectors = _unit_rows(pictures.vectors, self.order)
         self.pixels = np.asarray(pixels)[self.order]
         self.sharpness = np.asarray(sharp, dtype=np.float64)[self.order]
+        self.density = np.asarray(sizes)[self.order] / np.maximum(self.pixels, 1)
         self.taken = [taken[row] for row in self.order]
         self.keep = {place for place, row in enumerate(self.order) if row in keep}
         self.thumbnail = thumbnail
         self.limits = limits
-        self.members = replace(
-            limits,
-            structure=limits.member_structure,
-            worst=limits.member_worst,
-            clash=limits.member_clash,
-            overlap=limits.member_overlap,
-        )
+        self.members = limits.of_members()
         self.coarse: dict[int, NDArray[np.float32] | None] = {}
-        self.fine = lru_cache(_FINE_VIEWS_KEPT)(self._fine_view)
-        self.match = lru_cache(None)(self._match)
+        self.matches: dict[tuple[int, int], Match] = {}
 
     def run(self) -> DuplicateReport:
         n = len(self.order)
@@ -191,9 +161,7 @@ class _Search:
         alike = hash_pairs(self.phashes, budget=budget)
         pairs = np.unique(np.concatenate([near, alike]), axis=0)
         copies, others = self._sort_out(pairs)
-        groups: list[tuple[list[int], int]] = []
-        for component in _components(copies):
-            groups += self._around_keepers(component)
+        groups = self._around_keepers(_components(copies))
         group_of = {place: number for number, (group, _) in enumerate(groups) for place in group}
         return self._report(groups, [p for p in others if not _together(p, group_of)], pairs, floor)
 
@@ -201,76 +169,135 @@ class _Search:
         """Pairs that are copies, and the others that are worth reporting."""
         limits = self.limits
         copies, others = [], []
-        for a, b in pairs.tolist():
-            match, aligned = self.match(a, b)
-            copy = self._is_copy(match)
+        aligned = self._look(pairs)
+        for (a, b), score in zip(map(tuple, pairs.tolist()), aligned, strict=True):
+            copy = self.matches.get((a, b), NO_MATCH).is_copy(limits)
             if copy and not self._burst(a, b):
                 copies.append((a, b))
-            elif copy or aligned >= 0.9 or self._cosine(a, b) >= limits.similar:
+            elif copy or score >= 0.9 or self._cosine(a, b) >= limits.similar:
                 others.append((a, b))
         return copies, others
 
-    def _around_keepers(self, component: Iterable[int]) -> list[tuple[list[int], int]]:
-        """Split a chain of copies into groups whose every member is a copy of the keeper.
+    def _around_keepers(self, components: list[list[int]]) -> list[tuple[list[int], int]]:
+        """Split chains of copies into groups whose every member is a copy of the keeper.
 
         Frames of a slow pan are each a copy of the next, and the last is nothing like the first.
         """
-        left = sorted(component)
         groups = []
-        while len(left) > 1:
-            keeper = self._best(left)
-            members, rest = [keeper], list[int]()
-            for place in left:
-                if place == keeper:
-                    continue
-                match, _ = self.match(min(place, keeper), max(place, keeper))
-                same = self._is_copy(match, self.members)
-                (members if same and not self._burst(place, keeper) else rest).append(place)
-            if len(members) > 1:
-                groups.append((members, keeper))
-            left = rest
+        while components:
+            keepers = [self._best(places) for places in components]
+            wanted = (
+                (min(place, keeper), max(place, keeper))
+                for places, keeper in zip(components, keepers, strict=True)
+                for place in places
+                if place != keeper
+            )
+            unseen = sorted({pair for pair in wanted if pair not in self.matches})
+            self._look(np.array(unseen, np.int64).reshape(-1, 2))
+            left = []
+            for places, keeper in zip(components, keepers, strict=True):
+                members, rest = [keeper], list[int]()
+                for place in places:
+                    if place != keeper:
+                        (members if self._belongs(place, keeper) else rest).append(place)
+                if len(members) > 1:
+                    groups.append((members, keeper))
+                if len(rest) > 1:
+                    left.append(rest)
+            components = left
         return groups
 
-    def _is_copy(self, match: Match, limits: Thresholds | None = None) -> bool:
-        limits = limits or self.limits
-        tells = match.detail >= limits.detail and match.repeats <= limits.repeats
-        return (
-            match.structure >= limits.structure
-            and match.worst >= limits.worst
-            and match.overlap >= limits.overlap
-            and match.contained >= limits.contained
-            and match.colour >= limits.colour
-            and match.clash <= limits.clash
-            and match.hues <= limits.hues
-            and (tells or match.exact)
-        )
+    def _belongs(self, place: int, keeper: int) -> bool:
+        match = self.matches.get((min(place, keeper), max(place, keeper)), NO_MATCH)
+        return match.is_copy(self.members) and not self._burst(place, keeper)
 
     def _best(self, places: Sequence[int]) -> int:
-        """The user's choice, else the sharpest of those within a tenth of the most pixels."""
-        chosen = [place for place in places if place in self.keep]
-        most = max(self.pixels[place] for place in places)
-        large = chosen or [place for place in places if self.pixels[place] >= 0.9 * most]
-        return min(large, key=lambda place: (-self.sharpness[place], -self.pixels[place], place))
+        """The user's choice, else the largest, least compressed one that is not soft.
 
-    def _match(self, a: int, b: int) -> tuple[Match, float]:
-        first, second = self._coarse_view(a), self._coarse_view(b)
-        if first is None or second is None:
-            return NO_MATCH, 0.0
-        alignment = align(first, second)
-        if alignment.score < self.limits.aligned:
-            return NO_MATCH, alignment.score
-        fine_a, fine_b = self.fine(a), self.fine(b)
-        if fine_a is None or fine_b is None:
-            return NO_MATCH, alignment.score
-        return compare(fine_a, fine_b, alignment), alignment.score
+        Of those within a tenth of the most pixels, those with a quarter or more of the most bytes
+        a pixel: the blocks of a strong compression measure as sharpness. Of these, those at least
+        half as sharp as the sharpest, and then the most bytes: a blurred picture stored without
+        loss is large too.
+        """
+        left = np.array([place for place in places if place in self.keep] or places)
+        left = left[self.pixels[left] >= 0.9 * self.pixels[left].max()]
+        left = left[self.density[left] >= 0.25 * self.density[left].max()]
+        left = left[self.sharpness[left] >= 0.5 * self.sharpness[left].max()]
+        return int(
+            min(
+                left.tolist(),
+                key=lambda place: (
+                    -self.density[place], -self.sharpness[place], -self.pixels[place], place,
+                ),
+            )
+        )  # fmt: skip
+
+    def _look(self, pairs: Pairs) -> NDArray[np.float32]:
+        """Compare these pairs of places; how well each aligns, 0 without a thumbnail.
+
+        ``matches`` gets those that align. Reading, aligning and comparing run on threads, with
+        few pictures under way, and every answer depends on its pair alone.
+        """
+        scores = np.zeros(len(pairs), np.float32)
+        plausible: list[tuple[int, int, Alignment]] = []
+        with (
+            ThreadPoolExecutor(_READERS) as readers,
+            ThreadPoolExecutor(_worker_count()) as workers,
+        ):
+            unread = [place for place in np.unique(pairs).tolist() if place not in self.coarse]
+            coarse = _in_order(lambda place: readers.submit(self._coarse_view, place), unread)
+            self.coarse.update(zip(unread, coarse, strict=True))
+            parts = [
+                pairs[start : start + _ALIGNED_AT_ONCE]
+                for start in range(0, len(pairs), _ALIGNED_AT_ONCE)
+            ]
+            answers = _in_order(lambda part: workers.submit(self._aligned, part), parts)
+            for number, found in enumerate(answers):
+                for row, alignment in enumerate(found, number * _ALIGNED_AT_ONCE):
+                    if alignment is None:
+                        continue
+                    scores[row] = alignment.score
+                    if alignment.score >= self.limits.aligned:
+                        a, b = pairs[row].tolist()
+                        plausible.append((a, b, alignment))
+
+            # Pairs of one neighbourhood follow each other: each picture is read once for them.
+            number_of = {
+                place: number
+                for number, places in enumerate(_components((a, b) for a, b, _ in plausible))
+                for place in places
+            }
+            plausible.sort(key=lambda item: (number_of[item[0]], item[0], item[1]))
+            view = lru_cache(_FINE_VIEWS_KEPT)(lambda place: readers.submit(self._fine_view, place))
+
+            def compared(item: tuple[int, int, Alignment]) -> "Future[Match]":
+                return workers.submit(self._compared, view(item[0]), view(item[1]), item[2])
+
+            matches = _in_order(compared, plausible)
+            for (a, b, _), match in zip(plausible, matches, strict=True):
+                self.matches[a, b] = match
+        return scores
+
+    def _aligned(self, pairs: Pairs) -> list[Alignment | None]:
+        views = [(self.coarse[a], self.coarse[b]) for a, b in pairs.tolist()]
+        return [None if a is None or b is None else align(a, b) for a, b in views]
+
+    def _compared(
+        self,
+        first: "Future[FineView | None]",
+        second: "Future[FineView | None]",
+        alignment: Alignment,
+    ) -> Match:
+        a, b = first.result(), second.result()
+        if a is None or b is None:
+            return NO_MATCH
+        return compare(a, b, alignment, self.members)
 
     def _coarse_view(self, place: int) -> NDArray[np.float32] | None:
-        if place not in self.coarse:
-            image = self.thumbnail(self.order[place])
-            self.coarse[place] = None if image is None else coarse_view(image)
-        return self.coarse[place]
+        image = self.thumbnail(self.order[place])
+        return None if image is None else coarse_view(image)
 
-    def _fine_view(self, place: int) -> NDArray[np.uint8] | None:
+    def _fine_view(self, place: int) -> FineView | None:
         image = self.thumbnail(self.order[place])
         return None if image is None else fine_view(image)
 
@@ -296,13 +323,38 @@ class _Search:
             (min(row[a], row[b]), max(row[a], row[b]), round(self._cosine(a, b), 4))
             for a, b in similar
         ]
+        reported.sort(key=lambda item: (-item[2], item[0], item[1]))
+        told = Counter[int]()
+        likest = []
+        for a, b, score in reported:
+            if min(told[a], told[b]) < self.limits.similar_an_image:
+                likest.append((a, b, score))
+            told.update((a, b))
         return DuplicateReport(
             groups=tuple(group for group, _ in numbered),
             keepers=tuple(keeper for _, keeper in numbered),
-            similar=tuple(sorted(reported, key=lambda item: (-item[2], item[0], item[1]))),
+            similar=tuple(likest),
             compared=len(pairs),
             cosine_floor=floor,
         )
+
+
+def _in_order(submit: Callable[[Item], "Future[Made]"], items: Iterable[Item]) -> Iterator[Made]:
+    """Answers in the order of the items; so many are under way that memory stays bounded."""
+    waiting: deque[Future[Made]] = deque()
+    for item in items:
+        waiting.append(submit(item))
+        if len(waiting) > _READ_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _worker_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _unit_rows(vectors: NDArray[np.floating], order: Sequence[int]) -> NDArray[np.float32]:

@@ -13,12 +13,14 @@ frame on frame and pixel on pixel; one without any detail never is.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from imageclust.duplicates.thresholds import Thresholds
 
 Plane = NDArray[np.float32]
 
@@ -34,7 +36,6 @@ _COARSE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-3)
 _FINE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
 _LEAST_OVERLAP = 0.25
 _COLOURFUL = 6.0
-_PLAINLY = 0.7, 0.3  # structure and worst below which there is no need to look closer
 _SEEN = 1.5  # grey levels of fine detail that are more than noise
 _PLAIN = 3.5  # and those that strong compression does not make by itself
 _OTHER_COLOUR = 12.0  # in a and b of Lab
@@ -64,10 +65,13 @@ class Match:
     worst tenth of the detail, both at most 1. ``overlap`` and ``contained`` are the shares of the
     two pictures that both show, the smaller and the larger: a crop is contained in its original,
     two frames of a pan are not in each other. ``colour`` is the agreement of their hues, 1 where
-    either is grey. ``clash`` is the share of the finest blocks in which both show detail, but not
-    the same; ``hues`` the share of small cells plainly coloured in both, but not alike. ``detail``
-    is over how many of 64 blocks the detail spreads, ``repeats`` how far the picture is like
-    itself shifted, at most 1. ``exact`` says that frame lies on frame and pixel on pixel.
+    either is grey; ``hues`` the share of small cells plainly coloured in both, but not alike.
+    ``detail`` is over how many of 64 blocks the detail spreads, ``repeats`` how far the picture is
+    like itself shifted, at most 1. ``clash`` is the share of the finest blocks in which both show
+    detail, but not the same. ``exact`` says that frame lies on frame and pixel on pixel.
+
+    The comparison stops where a pair is plainly no copy: what comes later keeps its default, with
+    which nothing is a copy.
     """
 
     structure: float
@@ -75,11 +79,33 @@ class Match:
     overlap: float
     contained: float
     colour: float
-    clash: float = 1.0
     hues: float = 1.0
     detail: float = 0.0
     repeats: float = 1.0
+    clash: float = 1.0
     exact: bool = False
+
+    def is_copy(self, limits: Thresholds) -> bool:
+        return (
+            self.is_plausible(limits)
+            and self.clash <= limits.clash
+            and (self.tells(limits) or self.exact)
+        )
+
+    def is_plausible(self, limits: Thresholds) -> bool:
+        """Whether nothing speaks against a copy at half of the resolution."""
+        return (
+            self.structure >= limits.structure
+            and self.worst >= limits.worst
+            and self.overlap >= limits.overlap
+            and self.contained >= limits.contained
+            and self.colour >= limits.colour
+            and self.hues <= limits.hues
+        )
+
+    def tells(self, limits: Thresholds) -> bool:
+        """Whether the picture has detail that no other picture can be laid on."""
+        return self.detail >= limits.detail and self.repeats <= limits.repeats
 
 
 NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -92,18 +118,48 @@ def coarse_view(rgb: NDArray[np.uint8]) -> Plane:
     return _resized(_smooth(middle, 1.0), COARSE_SIDE)
 
 
-def fine_view(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(h, w, 3) or (h, w) uint8 → (256, 256, 3) uint8."""
+@dataclass(frozen=True, eq=False)
+class FineView:
+    """A picture as ``compare`` looks at it; what is derived from it is made at its first use.
+
+    ``rgb`` is (256, 256, 3) uint8.
+    """
+
+    rgb: NDArray[np.uint8]
+
+    @cached_property
+    def middle(self) -> Plane:
+        """(128, 128) grey, smoothed."""
+        return _smooth(_grey(_resized(self.rgb, MIDDLE_SIDE)), 1.5)
+
+    @cached_property
+    def chroma(self) -> Plane:
+        """(32, 32, 2): a and b of Lab; colour has no fine detail."""
+        small = _resized(self.rgb, COARSE_SIDE).astype(np.float32) / 255
+        lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+        return np.asarray(lab[:, :, 1:], dtype=np.float32)
+
+    @cached_property
+    def grey(self) -> Plane:
+        """(256, 256) grey, a little smoothed."""
+        return _smooth(_grey(self.rgb), 1.0)
+
+    @cached_property
+    def soft(self) -> NDArray[np.uint8]:
+        """(256, 256, 3), smoothed."""
+        return np.asarray(cv2.GaussianBlur(self.rgb, (0, 0), 1.5), dtype=np.uint8)
+
+
+def fine_view(rgb: NDArray[np.uint8]) -> FineView:
+    """(h, w, 3) or (h, w) uint8 → the view of it; shape is given up."""
     square = _resized(rgb, FINE_SIDE)
-    return square if square.ndim == 3 else np.repeat(square[:, :, None], 3, axis=2)
+    return FineView(square if square.ndim == 3 else np.repeat(square[:, :, None], 3, axis=2))
 
 
 def align(first: Plane, second: Plane) -> Alignment:
     """Best affine alignment of two coarse views over the eight orientations."""
-    pattern = _standard(first).ravel()
-    scores = [
-        float(pattern @ _standard(_oriented(second, o)).ravel()) / pattern.size for o in range(8)
-    ]
+    pattern, other = _standard(first).ravel(), _standard(second)
+    scores = [float(pattern @ _oriented(other, o).ravel()) / pattern.size for o in range(8)]
     orientation = int(np.argmax(scores))
     turned = _oriented(second, orientation)
     best = Alignment(scores[orientation], orientation, _centred_scale(1.0))
@@ -120,10 +176,13 @@ def align(first: Plane, second: Plane) -> Alignment:
     return best
 
 
-def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alignment) -> Match:
-    """Agreement of two fine views, starting from the alignment of their coarse views."""
-    turned = _oriented(second, alignment.orientation)
-    a, b = (_smooth(_grey(_resized(view, MIDDLE_SIDE)), 1.5) for view in (first, turned))
+def compare(first: FineView, second: FineView, alignment: Alignment, limits: Thresholds) -> Match:
+    """Agreement of two pictures, starting from the alignment of their coarse views.
+
+    Cheap tests come first, and the search ends where ``limits`` cannot be met any more.
+    """
+    o = alignment.orientation
+    a, b = first.middle, _oriented(second.middle, o)
     warp = _scaled(alignment.warp, MIDDLE_SIDE / COARSE_SIDE)
     refined = _refined(a, b, warp, _FINE_STOP)
     warp = warp if refined is None else refined
@@ -133,33 +192,52 @@ def compare(first: NDArray[np.uint8], second: NDArray[np.uint8], alignment: Alig
     share_of_first = float(_overlap(warp, MIDDLE_SIDE, margin=0).mean())
     share_of_second = min(1.0, share_of_first * abs(float(np.linalg.det(warp[:, :2]))))
     p, q = _band(a, _warped(b, warp, cv2.BORDER_REPLICATE), both, sigma=6.0)
-    p_sd, q_sd = float(p[both].std()), float(q[both].std())
+    p_sd, q_sd = _spread(p, both), _spread(q, both)
     if min(p_sd, q_sd) < 0.5:
         return NO_MATCH  # nothing to recognise: a plain wall is nobody's copy
     p, q = p / np.float32(p_sd), q / np.float32(q_sd)
-    blocks = _block_moments(p, q, both, _BLOCKS)
-    structure, worst, detail = _block_agreement(blocks)
-    colour = _colour_agreement(first, turned, _scaled(warp, COARSE_SIDE / MIDDLE_SIDE))
-    overlap, contained = sorted((share_of_first, share_of_second))
-    match = Match(structure, worst, overlap, contained, colour)
-    if structure < _PLAINLY[0] or worst < _PLAINLY[1]:
-        return match
-    return _looked_closer(
-        replace(match, detail=detail, repeats=_repeats(p, both)), first, turned, warp
+    structure, worst, detail = _block_agreement(_block_moments(p, q, both, _BLOCKS))
+    colour, hues = _colour_agreement(
+        first.chroma, _oriented(second.chroma, o), _scaled(warp, COARSE_SIDE / MIDDLE_SIDE)
     )
+    overlap, contained = sorted((share_of_first, share_of_second))
+    match = Match(structure, worst, overlap, contained, colour, hues, detail)
+    if not match.is_plausible(limits):
+        return match
+    if detail >= limits.detail:
+        match = replace(match, repeats=_repeats(p, both))
+    tells = match.tells(limits)
+    if not tells and not _same_pixels(first.soft, _oriented(second.soft, o)):
+        return match
+    return _looked_closer(match, first.grey, _oriented(second.grey, o), warp, tells=tells)
 
 
-def _looked_closer(
-    match: Match, first: NDArray[np.uint8], turned: NDArray[np.uint8], warp: Plane
-) -> Match:
-    """The match with what only the fine views show."""
+def _looked_closer(match: Match, a: Plane, b: Plane, warp: Plane, *, tells: bool) -> Match:
+    """The match with what only the finest planes show."""
     warp = _scaled(warp, FINE_SIDE / MIDDLE_SIDE)
-    a, b = (_smooth(_grey(view), 1.0) for view in (first, turned))
-    refined = _refined(a, b, warp, _FINE_STOP)
-    warp = warp if refined is None else refined
+    seen = _clash(a, b, warp)
+    if seen is None or not tells or seen[0] > 0:
+        # Where nothing clashes a better map, which takes most of the time, would change nothing.
+        refined = _refined(a, b, warp, _FINE_STOP)
+        if refined is not None:
+            warp, seen = refined, _clash(a, b, refined)
+    if seen is None:
+        return NO_MATCH
+    clash, other = seen
+    corners = np.array([[x, y] for x in (0, FINE_SIDE) for y in (0, FINE_SIDE)])
+    moved = np.abs(corners @ warp[:, :2].T + warp[:, 2] - corners).max() / FINE_SIDE
+    exact = not tells and moved <= _FRAME_ON_FRAME and other <= 0.05
+    return replace(match, clash=clash, exact=bool(exact))
+
+
+def _clash(a: Plane, b: Plane, warp: Plane) -> tuple[float, float] | None:
+    """Share of the detailed blocks that clash, and of the blocks not plain that differ at all.
+
+    None where the two hardly overlap, or show a gradient: its middle band is the frame's edge.
+    """
     both = _overlap(warp, FINE_SIDE, margin=6)
     if both.mean() < _LEAST_OVERLAP:
-        return NO_MATCH
+        return None
     p, q = _band(a, _warped(b, warp, cv2.BORDER_REPLICATE), both, sigma=4.0)
     pp, qq, pq = _block_moments(p, q, both, _FINE_BLOCKS)
     gain = float(pp.sum() / max(qq.sum(), 1e-9))
@@ -168,53 +246,48 @@ def _looked_closer(
     alike = np.minimum(pp, qq * gain) > np.maximum(pp, qq * gain) / 4
     clash = (np.minimum(pp, qq) > _PLAIN**2) & alike & (agreement < _CLASH)
     detailed = (np.maximum(pp, qq * gain) > _PLAIN**2).sum()
-    # One block may be the chance of a strong compression.
-    share = float(max(0, clash.sum() - 1) / max(1, detailed))
     shown = np.maximum(pp, qq) > _SEEN**2
     if shown.sum() < _LEAST_SHOWN:
-        return NO_MATCH  # a gradient: its middle band is the frame's edge
-    hues = _other_hues(first, turned, _scaled(warp, COARSE_SIDE / FINE_SIDE))
-    corners = np.array([[x, y] for x in (0, FINE_SIDE) for y in (0, FINE_SIDE)])
-    moved = np.abs(corners @ warp[:, :2].T + warp[:, 2] - corners).max() / FINE_SIDE
-    exact = (
-        moved <= _FRAME_ON_FRAME
-        and float((agreement[shown] < 0.7).mean()) <= 0.05
-        and _same_pixels(first, turned)
-    )
-    return replace(match, clash=share, hues=hues, exact=bool(exact))
+        return None
+    # One block may be the chance of a strong compression.
+    share = float(max(0, clash.sum() - 1) / max(1, detailed))
+    return share, float((agreement[shown] < 0.7).mean())
 
 
 def _same_pixels(first: NDArray[np.uint8], turned: NDArray[np.uint8]) -> bool:
-    """Whether the two views, not aligned any further, differ by no more than compression does."""
-    a, b = (cv2.GaussianBlur(view, (0, 0), 1.5).astype(np.int16) for view in (first, turned))
-    away = np.abs(a - b)
+    """Whether two soft views, not aligned any further, differ by no more than compression does."""
+    away = cv2.absdiff(first, turned)
     return float(away.mean()) <= 3.0 and float(np.percentile(away, 99.5)) <= 16.0
 
 
 def _band(a: Plane, b: Plane, both: NDArray[np.bool_], *, sigma: float) -> tuple[Plane, Plane]:
     """The detail finer than ``sigma``, around 0, where both pictures are."""
     p, q = (view - _smooth(view, sigma) for view in (a, b))
-    return (p - p[both].mean()) * both, (q - q[both].mean()) * both
+    mask = both.view(np.uint8)
+    return (p - np.float32(cv2.mean(p, mask)[0])) * both, (
+        q - np.float32(cv2.mean(q, mask)[0])
+    ) * both
+
+
+def _spread(plane: Plane, both: NDArray[np.bool_]) -> float:
+    return float(cv2.meanStdDev(plane, mask=both.view(np.uint8))[1][0, 0])
 
 
 def _block_moments(
     p: Plane, q: Plane, both: NDArray[np.bool_], blocks: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Variances of p and of q and their covariance, in each block that both at least half fill."""
-    side = len(p) // blocks
 
-    def total(plane: Plane) -> NDArray[np.float64]:
-        return np.asarray(
-            plane.reshape(blocks, side, blocks, side).sum(axis=(1, 3), dtype=np.float64)
-        )
+    def mean(plane: Plane) -> NDArray[np.float64]:
+        return _resized(plane, blocks).astype(np.float64)
 
-    count = total(both.astype(np.float32))
-    used = count > side * side / 2
-    count = np.maximum(count, 1)
-    mean_p, mean_q = total(p) / count, total(q) / count
-    pp = np.maximum(total(p * p) / count - mean_p**2, 0)
-    qq = np.maximum(total(q * q) / count - mean_q**2, 0)
-    return pp[used], qq[used], (total(p * q) / count - mean_p * mean_q)[used]
+    filled = mean(both.astype(np.float32))
+    used = filled > 0.5
+    filled = np.maximum(filled, 1e-6)
+    mean_p, mean_q = mean(p) / filled, mean(q) / filled
+    pp = np.maximum(mean(p * p) / filled - mean_p**2, 0)
+    qq = np.maximum(mean(q * q) / filled - mean_q**2, 0)
+    return pp[used], qq[used], (mean(p * q) / filled - mean_p * mean_q)[used]
 
 
 def _block_agreement(
@@ -237,15 +310,17 @@ def _block_agreement(
 
 def _repeats(p: Plane, both: NDArray[np.bool_]) -> float:
     """Highest correlation of the detail with itself, shifted by a twelfth of the side or more."""
-    size = (2 * len(p), 2 * len(p))
-    detail, square, mask = (np.fft.rfft2(x, size) for x in (p, p * p, both.astype(np.float32)))
-
-    def correlated(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-        return np.asarray(np.fft.irfft2(x * np.conj(y), size))
-
-    energy = correlated(square, mask) * correlated(mask, square)
-    likeness = correlated(detail, detail) / np.sqrt(np.maximum(energy, 1e-3))
-    far = _far(len(p)) & (correlated(mask, mask) > 0.4 * both.sum())
+    padded = np.zeros((3, 2 * len(p), 2 * len(p)), np.float32)
+    padded[:, : len(p), : len(p)] = p, p * p, both
+    detail, square, where = (cv2.dft(plane) for plane in padded)
+    pairs = (square, where), (detail, detail), (where, where)
+    here, likeness, shared = (
+        cv2.idft(cv2.mulSpectrums(x, y, 0, conjB=True), flags=cv2.DFT_SCALE) for x, y in pairs
+    )
+    # The energy of the other side is that of the opposite shift.
+    there = np.roll(here[::-1, ::-1], 1, axis=(0, 1))
+    likeness = likeness / np.sqrt(np.maximum(here * there, 1e-3))
+    far = _far(len(p)) & (shared > 0.4 * both.sum())
     return float(likeness[far].max(initial=0.0))
 
 
@@ -256,35 +331,23 @@ def _far(side: int) -> NDArray[np.bool_]:
     return np.asarray(np.hypot(shift[:, None], shift[None, :]) >= side / 12)
 
 
-def _other_hues(first: NDArray[np.uint8], second: NDArray[np.uint8], warp: Plane) -> float:
-    """Share of the cells in which both are plainly coloured, and not with the same colour."""
+def _colour_agreement(first: Plane, second: Plane, warp: Plane) -> tuple[float, float]:
+    """Correlation of hue and strength of colour, and the share of the cells of other hue.
+
+    Those are cells in which both are plainly coloured, and not with the same colour.
+    """
     both = _overlap(warp, COARSE_SIDE, margin=1)
-    a = _chroma(first)[both]
-    b = _warped(_chroma(second), warp, cv2.BORDER_REPLICATE)[both]
+    a = first[both]
+    b = _warped(second, warp, cv2.BORDER_REPLICATE)[both]
     if not len(a):
-        return 0.0
-    strength_a, strength_b = np.hypot(a[:, 0], a[:, 1]), np.hypot(b[:, 0], b[:, 1])
-    coloured = np.minimum(strength_a, strength_b) > _OTHER_COLOUR
-    return float((coloured & ((a * b).sum(1) < 0.5 * strength_a * strength_b)).mean())
-
-
-def _colour_agreement(first: NDArray[np.uint8], second: NDArray[np.uint8], warp: Plane) -> float:
-    """Correlation of hue and strength of colour, at COARSE_SIDE: colour has no fine detail."""
-    both = _overlap(warp, COARSE_SIDE, margin=1)
-    a = _chroma(first)[both]
-    b = _warped(_chroma(second), warp, cv2.BORDER_REPLICATE)[both]
-    if not len(a):
-        return 1.0
-    strength = float(np.sqrt((a * a).sum(1).mean())), float(np.sqrt((b * b).sum(1).mean()))
-    if min(strength) < _COLOURFUL:
-        return 1.0
-    return float((a * b).sum(1).mean()) / (strength[0] * strength[1])
-
-
-def _chroma(rgb: NDArray[np.uint8]) -> Plane:
-    small = _resized(rgb, COARSE_SIDE).astype(np.float32) / 255
-    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
-    return np.asarray(lab[:, :, 1:], dtype=np.float32)
+        return 1.0, 0.0
+    product = (a * b).sum(1)
+    squares_a, squares_b = (a * a).sum(1), (b * b).sum(1)
+    coloured = np.minimum(squares_a, squares_b) > _OTHER_COLOUR**2
+    other = coloured & (product < 0.5 * np.sqrt(squares_a * squares_b))
+    strength = float(np.sqrt(squares_a.mean())), float(np.sqrt(squares_b.mean()))
+    weak = min(strength) < _COLOURFUL
+    return 1.0 if weak else float(product.mean()) / (strength[0] * strength[1]), float(other.mean())
 
 
 def _grey(rgb: NDArray[np.uint8]) -> Plane:

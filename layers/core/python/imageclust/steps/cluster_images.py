@@ -31,7 +31,7 @@ from imageclust.steps.exemplar_labels import (
     label_chosen,
     spread_over,
 )
-from imageclust.steps.gather import Gathered, gather, read_answers, read_files
+from imageclust.steps.gather import Gathered, gather, kept_paths, read_answers, read_files
 from imageclust.steps.plan_run import clustering_config
 from imageclust.steps.search_progress import SearchProgress
 from imageclust.wiring import Services
@@ -84,9 +84,12 @@ def cluster_images(
             f"none of the {len(files)} files of '{request.collection}' is an image that can be "
             f"read (for one: {reasons[0]})"
         )
-    copies = NO_COPIES
+    copies, keep = NO_COPIES, list[str]()
     if config.duplicates == "confirmed":
-        copies = find_copies(services, gathered, plan["embedder"])
+        kept = kept_paths(files, config.keepers)
+        keep = sorted({file.image_id for file in files if file.image_id and file.path in kept})
+        sizes = {file.image_id: file.size for file in files if file.image_id}
+        copies = find_copies(services, gathered, plan["embedder"], sizes=sizes, keep=keep)
     # Confirmed copies have no vote of their own.
     voters = gathered.without(copies.keepers) if copies.keepers else gathered
     chosen, asked, labeler = None, gathered.image_ids, plan["labeler"]
@@ -103,6 +106,7 @@ def cluster_images(
             "engine": _ENGINE,
             "config": repr(clustering),
             "duplicates": config.duplicates,
+            "keep": keep,
             "embedder": plan["embedder"],
             "labels": config.labels,
             "labeler": labeler,

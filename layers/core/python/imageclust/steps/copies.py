@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from imageclust import keys
@@ -23,8 +22,7 @@ if TYPE_CHECKING:  # OpenCV loads where copies are looked for
 
     from imageclust.duplicates import DuplicateReport, Thresholds
 
-_ENGINE = 2  # raise when a change of the search changes what it finds
-_THUMBNAILS_KEPT = 4096  # about 15 KB each
+_ENGINE = 3  # raise when a change of the search changes what it finds
 
 # The thresholds are for learned features. The built-in descriptor has no negative entries and much
 # of it is alike, so its cosines lie near 1: of strangers one pair in a thousand is above .994,
@@ -68,14 +66,34 @@ class Copies:
 NO_COPIES = Copies(keepers={})
 
 
-def find_copies(services: Services, gathered: Gathered, embedder: str) -> Copies:
-    """Find copies among the images, or read what an earlier run over the same images found."""
-    digest = digest_of({"copies": _ENGINE, "embedder": embedder, "images": gathered.image_ids})
+def find_copies(
+    services: Services,
+    gathered: Gathered,
+    embedder: str,
+    *,
+    sizes: Mapping[str, int],
+    keep: Collection[str] = (),
+) -> Copies:
+    """Find copies among the images, or read what an earlier run over the same images found.
+
+    Args:
+        sizes: bytes of each image's file.
+        keep: images that stand for their copies whatever their quality.
+    """
+    digest = digest_of(
+        {
+            "copies": _ENGINE,
+            "embedder": embedder,
+            "images": gathered.image_ids,
+            "keep": sorted(keep),
+        }
+    )
     uri = keys.join_uri(
         services.settings.data_bucket, keys.clusters_key(digest[:32], "copies.json")
     )
     if services.store.size(uri) is None:
-        copies = _find(services, gathered, _thresholds(len(gathered.image_ids), embedder))
+        limits = _thresholds(len(gathered.image_ids), embedder)
+        copies = _find(services, gathered, limits, sizes=sizes, keep=keep)
         services.store.write(uri, json.dumps(copies.to_json()).encode())
     return Copies.from_json(json.loads(services.store.read(uri)))
 
@@ -93,7 +111,14 @@ def _thresholds(n: int, embedder: str) -> Thresholds:
     )
 
 
-def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Copies:
+def _find(
+    services: Services,
+    gathered: Gathered,
+    thresholds: Thresholds,
+    *,
+    sizes: Mapping[str, int],
+    keep: Collection[str],
+) -> Copies:
     from imageclust.duplicates import Pictures, find_duplicates
     from imageclust.images import decode_image
 
@@ -101,19 +126,11 @@ def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Cop
     facts = [gathered.facts[image_id] for image_id in ids]
     prints = [fact["fingerprint"] for fact in facts]
 
-    @lru_cache(_THUMBNAILS_KEPT)
-    def stored(row: int) -> bytes | None:
+    def shown(row: int) -> NDArray[np.uint8] | None:
         uri = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(ids[row]))
         try:
-            return services.store.read(uri)
-        except NotFound:
-            return None
-
-    def shown(row: int) -> NDArray[np.uint8] | None:
-        data = stored(row)
-        try:
-            return None if data is None else decode_image(data).pixels
-        except RejectedImage:
+            return decode_image(services.store.read(uri)).pixels
+        except (NotFound, RejectedImage):
             return None
 
     report = find_duplicates(
@@ -122,9 +139,11 @@ def _find(services: Services, gathered: Gathered, thresholds: Thresholds) -> Cop
             vectors=gathered.vectors,
             pixels=np.array([fact["width"] * fact["height"] for fact in facts], dtype=np.int64),
             sharpness=np.array([p["sharpness"] for p in prints], dtype=np.float64),
+            sizes=np.array([sizes[image_id] for image_id in ids], dtype=np.int64),
             taken_at=[p.get("captured_at") for p in prints],
         ),
         shown,
+        keep=[row for row, image_id in enumerate(ids) if image_id in keep],
         thresholds=thresholds,
     )
     return _by_image(report, ids)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from imageclust import keys
-from imageclust.errors import CorruptData
+from imageclust.errors import CorruptData, InvalidInput
 from imageclust.labels import Label
 from imageclust.late import np
 from imageclust.models import JSON, FileSeen, parse_json_lines
@@ -57,6 +59,34 @@ def read_files(services: Services, address: JSON) -> list[FileSeen]:
     """The run's file list as PlanRun wrote it."""
     data = services.store.read(keys.join_uri(address["bucket"], address["key"]))
     return [FileSeen.from_json(row) for row in parse_json_lines(data)]
+
+
+def kept_paths(files: Iterable[FileSeen], patterns: Sequence[str]) -> frozenset[str]:
+    """Paths of the files that stand for their copies because the user says so.
+
+    A pattern is a path or a glob, in which ``*`` matches folders too. Raises InvalidInput for one
+    that matches no file.
+    """
+    paths = {file.path for file in files} if patterns else set()
+    kept: set[str] = set()
+    for pattern in patterns:
+        glob = re.compile(translate(pattern))
+        matched = {pattern} if pattern in paths else {path for path in paths if glob.match(path)}
+        if not matched:
+            raise InvalidInput(
+                f"keepers: no file of the collection is called or matches '{pattern}'"
+            )
+        kept |= matched
+    return frozenset(kept)
+
+
+def first_paths(files: Iterable[FileSeen], kept: Collection[str] = ()) -> dict[str, str]:
+    """The path that stands for each image: a ``kept`` one, else the first by name."""
+    first: dict[str, str] = {}
+    for file in sorted(files, key=lambda file: (file.path not in kept, file.path)):
+        if file.image_id:
+            first.setdefault(file.image_id, file.path)
+    return first
 
 
 def gather(services: Services, image_ids: Iterable[str], embedder: str, *, run: str) -> Gathered:

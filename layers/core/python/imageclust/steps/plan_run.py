@@ -21,6 +21,7 @@ from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, t
 from imageclust.ports import StoredObject
 from imageclust.settings import Settings
 from imageclust.steps.captions import count_captions
+from imageclust.steps.gather import kept_paths
 from imageclust.steps.pictures import REMOVED, without_labels, without_vectors
 from imageclust.wiring import Services
 
@@ -43,7 +44,8 @@ def plan_run(
         keep: paths of files that stay in whatever the sample leaves out.
 
     Raises:
-        InvalidInput: no files, an unknown model, or bounds that no clustering can meet.
+        InvalidInput: no files, an unknown model, a keeper that is no file, or bounds that no
+            clustering can meet.
     """
     deadline = clock() + services.settings.plan_seconds
     # Frozen here: a model that is installed while the run is under way changes nothing of it.
@@ -64,7 +66,7 @@ def plan_run(
         return {"complete": False, "images": {"seen": len(files)}}
     if not files:
         raise InvalidInput(f"the collection '{request.collection}' holds no files yet")
-    files = _sample(files, config, keep)
+    files = _sample(files, config, {*keep, *kept_paths(files, config.keepers)})
     images = _distinct(files)
     check_bounds(len(images), clustering_config(config))
 

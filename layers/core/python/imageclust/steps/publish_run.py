@@ -41,7 +41,14 @@ from imageclust.models import (
 from imageclust.steps.captions import read_captions
 from imageclust.steps.copies import similar_csv
 from imageclust.steps.describe_clusters import read_names
-from imageclust.steps.gather import Gathered, gather, read_answers, read_files
+from imageclust.steps.gather import (
+    Gathered,
+    first_paths,
+    gather,
+    kept_paths,
+    read_answers,
+    read_files,
+)
 from imageclust.steps.start_run import finish_run
 from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
@@ -124,7 +131,8 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
             # The plain one stays beside it.
             places[image_id].update(map=there, map_pca=places[image_id]["map"])
 
-    outcomes = outcomes_of(files, places)
+    first = first_paths(files, kept_paths(files, request.config.keepers))
+    outcomes = outcomes_of(files, places, first)
     counts = count_outcomes(outcomes)
     if not counts.balanced or counts.seen != request.plan["images"]["seen"]:
         raise LawBroken(f"{request.plan['images']['seen']} files seen, but {counts.to_json()}")
@@ -145,6 +153,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     found = _Found(
         outcomes,
         places,
+        first,
         cluster_items,
         gathered,
         {**labels, **own},
@@ -207,7 +216,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     exports = export_files(export)
     if request.config.duplicates == "confirmed":
         pairs = ((row["a"], row["b"], row["score"]) for row in similar)
-        exports["similar.csv"] = (similar_csv(pairs, first_paths(files)), "text/csv; charset=utf-8")
+        exports["similar.csv"] = (similar_csv(pairs, first), "text/csv; charset=utf-8")
     for name, (data, content_type) in exports.items():
         uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
         services.store.write(uri, data, content_type=content_type)
@@ -335,23 +344,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def first_paths(files: list[FileSeen]) -> dict[str, str]:
-    """The path that stands for each image: the first one by name of those with its content."""
-    first: dict[str, str] = {}
-    for file in sorted(files, key=lambda file: file.path):
-        if file.image_id:
-            first.setdefault(file.image_id, file.path)
-    return first
-
-
-def outcomes_of(files: list[FileSeen], places: dict[str, JSON]) -> list[Outcome]:
+def outcomes_of(
+    files: list[FileSeen], places: dict[str, JSON], first: dict[str, str]
+) -> list[Outcome]:
     """What became of each file, in file order.
 
-    The first file by path with some content stands for the image; the others are duplicates of
-    it and carry its cluster, and so are all files of a confirmed copy, of the image that was kept.
+    The ``first`` path of an image stands for it; its other files are duplicates of that one and
+    carry its cluster, and so are all files of a confirmed copy, of the image that was kept.
     Copies of a rejected image are rejected like it.
     """
-    first = first_paths(files)
     return [_outcome(file, places, first) for file in files]
 
 
@@ -449,6 +450,7 @@ class _Found:
 
     outcomes: list[Outcome]
     places: dict[str, JSON]
+    first: dict[str, str]
     clusters: list[JSON]
     gathered: Gathered
     labels: dict[str, tuple[Label, ...]]
@@ -465,7 +467,6 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "sk": keys.cluster_sk(cluster["cluster_id"]),
             **cluster,
         }
-    paths: dict[str, list[str]] = {}
     uploads = services.settings.uploads_bucket
     prefix = keys.uploads_prefix(request.collection)
     for outcome in found.outcomes:
@@ -474,8 +475,6 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "sk": keys.file_sk(outcome.status, outcome.path),
             **{k: v for k, v in outcome.to_json().items() if v not in ("", None)},
         }
-        if outcome.image_id:
-            paths.setdefault(outcome.image_id, []).append(outcome.path)
     for image_id in found.gathered.image_ids:
         place = found.places[image_id]
         group = place["cluster_id"] or keys.OUTLIERS
@@ -485,7 +484,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "run_id": run_id,
             "collection": request.collection,
             "image_id": image_id,
-            "path": min(paths[image_id]),
+            "path": found.first[image_id],
             "cluster_id": place["cluster_id"],
             "rank": place["rank"],
             "margin": place["margin"],
@@ -517,7 +516,7 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
             "labels": [label.to_json() for label in found.labels.get(image_id, ())],
             **told,
             **({"labels_spread": True} if image_id in found.spread_only else {}),
-            "uri": keys.join_uri(uploads, prefix + min(paths[image_id])),
+            "uri": keys.join_uri(uploads, prefix + found.first[image_id]),
             "thumbnail": keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image_id)),
         }
 
