@@ -41,6 +41,7 @@ MOST_UPLOADS = 500
 RETRY_AFTER_SECONDS = 5
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 def _settings(value: object) -> RunConfig:
@@ -385,9 +386,9 @@ app.exception_handler(Exception)(_answer_failure)
 def _problem_of(error: Exception) -> Problem:
     """Every failure as HTTP: the only place that knows both."""
     match error:
-        case RequestValidationError():
+        case RequestValidationError() if not _sent_a_form():
             return _invalid_request(error)
-        case RequestUnsupportedContentType():
+        case RequestValidationError() | RequestUnsupportedContentType():
             return _problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON.")
         case UnicodeDecodeError():
             return _problem(HTTPStatus.BAD_REQUEST, "The body must be JSON in UTF-8.")
@@ -408,6 +409,13 @@ def _problem_of(error: Exception) -> Problem:
     logger.error("Request %s failed", request, exc_info=error)
     detail = f"The request failed on our side; its id is {request}."
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def _sent_a_form() -> bool:
+    """What curl says of a body unless told; the resolver reads it as the fields of a form."""
+    event = app.current_event
+    sent = event.headers.get("content-type") or ""
+    return bool(event.body) and sent.partition(";")[0].strip().lower() in _FORMS
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:

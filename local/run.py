@@ -28,6 +28,8 @@ from local.home import open_services
 from local.progress import Progress
 from local.workflows import LocalWorkflows
 
+_OF_SOME_RUNS = frozenset({"captions.csv", "similar.csv"})
+
 
 @dataclass(frozen=True)
 class RunOutcome:
@@ -160,7 +162,9 @@ def copy_results(services: Services, record: JSON, out: Path) -> None:
             _place(services.store.path(uri), thumbnails / name)
         for name in there - wanted.keys():
             (thumbnails / name).unlink()
-        # Ranks of an earlier search do not belong to this run.
+        # Files that only some runs have, and ranks, of an earlier run do not belong to this one.
+        for name in _OF_SOME_RUNS - exports.keys():
+            (out / name).unlink(missing_ok=True)
         ranks = {name.split("/")[1] for name in exports if name.startswith("search/")}
         for found in (out / "search").glob("*"):
             if found.is_dir() and found.name not in ranks:

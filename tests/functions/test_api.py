@@ -137,9 +137,10 @@ def test_bad_requests_get_a_clear_problem(
     assert (got, words in told["detail"]) == (status, True), told
 
 
-def test_a_body_that_is_not_json_is_refused(services: Services) -> None:
+@pytest.mark.parametrize("sent", ["text/csv", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_json_is_refused(services: Services, sent: str) -> None:
     event = proxy_event(
-        {"CONTENT_TYPE": "text/csv"}, method="POST", path="/v1/collections", body=b"a,b"
+        {"CONTENT_TYPE": sent}, method="POST", path="/v1/collections", body=b'{"name": "x"}'
     )
     assert api.handler(event, LocalContext(aws_request_id="r"))["statusCode"] == 415
 

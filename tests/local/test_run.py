@@ -190,16 +190,38 @@ def test_results_that_were_changed_or_deleted_are_written_again(
     assert after == before
 
 
+def test_files_that_only_an_earlier_run_had_do_not_stay(cli: Cli, make_photos: MakePhotos) -> None:
+    photos = make_photos()
+    cli.run(photos)
+    (cli.out / "captions.csv").write_text("of an earlier run that asked for them")
+    (cli.out / "my notes.csv").write_text("mine")
+    earlier = {path.name for path in cli.out.iterdir()}
+    assert "similar.csv" in earlier
+    cli.run(photos, "--duplicates", "exact")
+    assert {p.name for p in cli.out.iterdir()} == earlier - {"captions.csv", "similar.csv"}
+
+
+def _no_map(*_: object) -> None:
+    raise RuntimeError("no map today")
+
+
 @pytest.mark.parametrize(
     "change",
-    ["another configuration", "a file", "a name", "the title", "our code", "the exports", "names"],
-)
+    ["another configuration", "a file", "a name", "the title", "our code", "the exports", "names",
+     "the map"],
+)  # fmt: skip
 def test_news_are_not_hidden(
     cli: Cli, make_photos: MakePhotos, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the results depend on, a change of it makes a run with results of its own."""
     photos = make_photos()
-    cli.run(photos, "--collection", "here")
+    if change == "the map":  # it failed, and the run went on with the plain one
+        with monkeypatch.context() as broken:
+            broken.setattr("functions.draw_map.draw_map", _no_map)
+            cli.run(photos, "--collection", "here")
+        assert cli.record()["map"]["method"] == "pca"
+    else:
+        cli.run(photos, "--collection", "here")
     options = ["--collection", "here"]
     match change:
         case "another configuration":

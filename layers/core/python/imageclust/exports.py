@@ -4,6 +4,7 @@
 ``assignments.csv``                   one row for every file seen
 ``clusters.json``                     the clusters with their names
 ``captions.csv``                      captions of images, in a run that asks for them
+``similar.csv``                       look-alikes, in a run that confirms copies (PublishRun's)
 ``run.json``                          configuration, counts, seconds, models, metrics, versions
 ``images.jsonl``, ``embeddings.npy``  the distinct images and their vectors, in one order
 ``search/summary.json``               the search: settings tried, the best ten, what failed

@@ -285,6 +285,7 @@ def _made_of(services: Services, request: PublishRequest) -> str:
             "models": [plan["embedder"], plan["labeler"], plan["digests"], names["model"]],
             "notes": _notes(request),
             "clusters": request.clusters["digest"],
+            "map": request.map,
             "names": hashlib.sha256(named).hexdigest(),
             "captions": captions,
         }
