@@ -182,6 +182,7 @@ def grant_bedrock(
         roles["plan_run"], reason="a model that is closed or withdrawn is found before it is needed"
     )
     answer = roles["batch_job_event"]
+    bedrock.grant_stop(answer, reason="the jobs of a run that was cancelled")
     storage.grant_table(answer, reason="the saved task token")
     workflow.grant_answer(answer, reason="give the waiting state its result")
 

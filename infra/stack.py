@@ -97,17 +97,6 @@ class ImageclustStack(Stack):
             if settings.gpu
             else None
         )
-        bedrock = Bedrock(
-            self,
-            "Bedrock",
-            storage=storage,
-            batch_job_event=functions["batch_job_event"],
-            models=Settings(
-                bedrock_title_model=settings.title_model,
-                bedrock_batch_model=settings.batch_model,
-                bedrock_models=settings.models,
-            ).describers,
-        )
         workflow = Workflow(
             self,
             "Workflow",
@@ -121,6 +110,18 @@ class ImageclustStack(Stack):
                 "GpuJobDefinitionArn": gpu.definition_arn if gpu else NO_GPU,
             },
             log_retention=retention,
+        )
+        bedrock = Bedrock(
+            self,
+            "Bedrock",
+            storage=storage,
+            batch_job_event=functions["batch_job_event"],
+            workflow_arn=workflow.arn,
+            models=Settings(
+                bedrock_title_model=settings.title_model,
+                bedrock_batch_model=settings.batch_model,
+                bedrock_models=settings.models,
+            ).describers,
         )
         uploads = UploadEvents(
             self,

@@ -14,7 +14,7 @@ from infra.permissions import allow
 EMBEDDING_MODELS = ("amazon.titan-embed-image-v1", "amazon.nova-2-multimodal-embeddings-v1:0")
 """What ``adapters/aws/bedrock_embedder.py`` knows how to ask."""
 
-JOB_NAMES = ("describe-", "embed-")
+JOB_NAMES = ("describe-", "caption-", "embed-")
 """What the names of the workflow's jobs begin with."""
 
 POLL = Duration.minutes(15)
@@ -33,6 +33,7 @@ class Bedrock(Construct):
         *,
         storage: Storage,
         batch_job_event: lambda_.Function,
+        workflow_arn: str,
         models: Iterable[str],
     ) -> None:
         super().__init__(scope, construct_id)
@@ -73,6 +74,17 @@ class Bedrock(Construct):
                 source=["aws.bedrock"],
                 detail_type=["Batch Inference Job State Change"],
                 detail={"batchJobName": events.Match.any_of(*map(events.Match.prefix, JOB_NAMES))},
+            ),
+            targets=[target],
+        )
+        events.Rule(
+            self,
+            "RunStopped",
+            description="A run that was cancelled leaves batch jobs behind: stop them",
+            event_pattern=events.EventPattern(
+                source=["aws.states"],
+                detail_type=["Step Functions Execution Status Change"],
+                detail={"stateMachineArn": [workflow_arn], "status": ["ABORTED"]},
             ),
             targets=[target],
         )
@@ -162,6 +174,16 @@ class Bedrock(Construct):
             actions=["bedrock:ListModelInvocationJobs"],
             resources=["*"],
             reason="finding a job by its name is a list, which has no resources to name",
+        )
+
+    def grant_stop(self, role: iam.Role, *, reason: str) -> None:
+        """Stop jobs."""
+        allow(
+            role,
+            "StopJobs",
+            actions=["bedrock:StopModelInvocationJob"],
+            resources=[self._jobs_arn],
+            reason=reason,
         )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder
+from imageclust.errors import UnknownModel
 from imageclust.models import RunConfig, parse_json_lines
 from imageclust.steps import start_run as runs
 from imageclust.steps.embed_in_batch import job_name
@@ -399,3 +401,38 @@ def test_a_large_picture_makes_a_light_record(cloud: Cloud, services: Services) 
     batch = services.open_batch_embedder(TITAN)
     assert batch is not None
     assert max(map(len, lines)) * batch.records_a_job <= 5_000_000_000
+
+
+def test_the_jobs_of_a_cancelled_run_are_stopped(cloud: Cloud, services: Services) -> None:
+    cloud.bedrock.batch = BatchPlan(minimum=10, polls=None)
+    upload(cloud)
+    run_id = start(services)
+    while not cloud.bedrock.jobs:
+        time.sleep(0.05)
+    batch_job_event.handler({}, None)
+    (job,) = cloud.bedrock.jobs.values()
+    assert job.status == "InProgress"
+    runs.cancel_run(services, run_id=run_id, now=datetime.now(UTC))
+    batch_job_event.handler({}, None)  # by the event of the stopped execution
+    assert job.status == "Stopped"
+    batch_job_event.handler({}, None)
+    assert services.table.query(keys.TOKENS_PK).items == ()
+
+
+def test_one_run_whose_jobs_cannot_be_looked_at_holds_up_no_other(
+    cloud: Cloud, services: Services
+) -> None:
+    cloud.bedrock.batch = BatchPlan(minimum=10, polls=1)
+    upload(cloud)
+    lost = {"pk": keys.TOKENS_PK, "token": "t", "run_id": "a-run", "jobs": {"describe-1": "gone"}}
+    now = time.time()
+    services.table.put({**lost, "sk": "describe-0", "saved": now})
+    services.table.put({**lost, "sk": "describe-1", "saved": now - 100_000})
+    run_id = start(services)
+    while cloud.workflows.running(run_id):
+        time.sleep(0.05)
+        with suppress(UnknownModel):
+            batch_job_event.handler({}, None)
+    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
+    # What nobody waits for any more is forgotten.
+    assert [item["sk"] for item in services.table.query(keys.TOKENS_PK).items] == ["describe-0"]

@@ -352,6 +352,23 @@ def test_vectors_from_batch_jobs(
     }
 
 
+def test_batch_jobs_of_a_run_that_is_cancelled(
+    used: set[Need], cloud: Cloud, make_photos: Callable[..., Path]
+) -> None:
+    cloud.bedrock.batch = BatchPlan(polls=None, minimum=1)
+    wiring.use(replace(cloud.services, workflows=cloud.workflows))
+    configure(cloud.services, "holiday", {})
+    cloud.upload(make_photos(families=2, each=4), "holiday")
+    run_id = start(cloud, {**NAMED, "labels": "off", "describe": "batch"})
+    while not cloud.bedrock.jobs:
+        time.sleep(0.05)
+    assert call_api("POST", f"/v1/runs/{run_id}/cancel")[0] == 200
+    batch_job_event.handler({}, None)
+    assert {job.status for job in cloud.bedrock.jobs.values()} == {"Stopped"}
+    assert refused(used) == []
+    assert Need("BatchJobEvent", "bedrock:StopModelInvocationJob") in used
+
+
 def test_a_run_that_fails(used: set[Need], cloud: Cloud) -> None:
     wiring.use(replace(cloud.services, workflows=cloud.workflows))
     boto3.client("s3").put_object(Bucket="uploads", Key="holiday/no.jpg", Body=b"not a picture")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from imageclust.settings import Settings
+from imageclust.steps import captions, describe_clusters, embed_in_batch
 
 from infra.constructs.handlers import SHAPES, environment_of
 from infra.packaging import ROOT
@@ -233,8 +234,24 @@ def test_all_collections_are_looked_at_by_the_clock(template: JSON) -> None:
 def test_batch_jobs_wake_a_function_by_event_and_by_clock(template: JSON) -> None:
     waking = [rule for rule in _rules(template) if "BatchJobEvent" in json.dumps(rule["Targets"])]
     assert {rule.get("ScheduleExpression") for rule in waking} == {None, "rate(15 minutes)"}
-    [event] = [rule["EventPattern"] for rule in waking if "EventPattern" in rule]
-    assert event["detail-type"] == ["Batch Inference Job State Change"]
+    events = {
+        rule["EventPattern"]["detail-type"][0]: rule["EventPattern"]["detail"]
+        for rule in waking
+        if "EventPattern" in rule
+    }
+    stopped = events.pop("Step Functions Execution Status Change")
+    assert stopped["status"] == ["ABORTED"]
+    assert "stateMachine:imageclust" in json.dumps(stopped["stateMachineArn"])
+    known = [
+        each["prefix"] for each in events.pop("Batch Inference Job State Change")["batchJobName"]
+    ]
+    assert events == {}
+    jobs = (
+        describe_clusters.job_name("r"),
+        captions._job_name("r", 0),
+        embed_in_batch.job_name("r", 0),
+    )
+    assert sorted(known) == sorted(job.partition("-")[0] + "-" for job in jobs)
 
 
 def test_the_api_asks_for_a_key_and_limits_rates(template: JSON) -> None:

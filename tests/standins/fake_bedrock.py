@@ -154,6 +154,7 @@ class FakeBedrock:
             "CreateModelInvocationJob": self._create_job,
             "GetModelInvocationJob": self._get_job,
             "ListModelInvocationJobs": self._list_jobs,
+            "StopModelInvocationJob": self._stop_job,
         }
         with (
             served(BedrockRuntimeResponse, "bedrock-runtime", runtime),
@@ -281,6 +282,14 @@ class FakeBedrock:
             raise AwsError("ResourceNotFoundException", "No such job")
         self._look(job)
         return self._summary(job)
+
+    def _stop_job(self, request: JSON) -> JSON:
+        self._maybe_throttle()
+        job = self.jobs[request["jobIdentifier"]]
+        if job.status not in ("Submitted", "InProgress"):
+            raise AwsError("ConflictException", f"The job is {job.status}")
+        job.status = "Stopped"
+        return {}
 
     def _list_jobs(self, request: JSON) -> JSON:
         self._maybe_throttle()

@@ -227,6 +227,10 @@ class Batch(Protocol[_S_contra, _A_co]):
         """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
         ...
 
+    def stop(self, *, job: str) -> None:
+        """Stop the job; one that is over, or was never started, is no error."""
+        ...
+
     def collect(self, *, job: str, folder: str) -> Mapping[str, _A_co]:
         """Answers of the records that succeeded, by the id of the subject."""
         ...
@@ -257,6 +261,10 @@ class BatchEmbedder(Protocol):
 
     def status(self, *, job: str) -> str:
         """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
+        ...
+
+    def stop(self, *, job: str) -> None:
+        """Stop the job; one that is over, or was never started, is no error."""
         ...
 
     def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:

@@ -18,13 +18,15 @@ from imageclust.models import (
     parse_json_lines,
     to_json_lines,
 )
-from imageclust.ports import Describer
+from imageclust.ports import BatchDescriber, BatchEmbedder, Describer
 from imageclust.steps.captions import caption_images, caption_jobs, captions_left
+from imageclust.steps.start_run import collection_of
 from imageclust.wiring import Services
 
 logger = logging.getLogger(__name__)
 
 _CREATION_SECONDS = 900  # between saving the token and the service knowing the job
+_WAIT_SECONDS = 90_000  # the time-out of the states that wait for batch jobs
 
 
 @dataclass(frozen=True)
@@ -158,36 +160,65 @@ def settle_batch_jobs(services: Services) -> JSON:
     """Return the token of every run whose batch jobs have all ended; by their event and the poll.
 
     Events come late, twice or never, so both callers do the same: look at every job that waits.
+    The jobs of a run that was cancelled are stopped.
+
+    Raises:
+        ImageclustError: some jobs could not be looked at; those of all other runs were.
     """
     settled = 0
+    failed: list[ImageclustError] = []
     for item in services.table.query(keys.TOKENS_PK).items:
-        states = {job: _job_state(services, item, job) for job in item["jobs"]}
-        if "running" in states.values():
-            continue
         try:
-            if "done" in states.values():
-                services.workflows.succeed(item["token"], {"jobs": states})
-            else:
-                told = ", ".join(f"{job} as {state}" for job, state in states.items())
-                services.workflows.fail(
-                    item["token"], "BatchJobFailed", f"the batch inference ended: {told}"
-                )
-        except NotFound:
-            pass  # the state timed out or another caller was quicker
-        services.table.delete(keys.TOKENS_PK, item["sk"])
-        settled += 1
+            settled += _settle(services, item)
+        except ImageclustError as error:
+            logger.warning("Run %s: %s", item["run_id"], error)
+            failed.append(error)
+            if time.time() - item["saved"] > _WAIT_SECONDS:  # nobody waits for it any more
+                services.table.delete(keys.TOKENS_PK, item["sk"])
+    if failed:
+        raise failed[0]
     return {"settled": settled}
 
 
-def _job_state(services: Services, item: JSON, job: str) -> str:
-    batch = (
-        services.open_batch_embedder(item["embedder"])
-        if "embedder" in item
-        else services.open_batch_describer(item["jobs"][job], False)
-    )
+def _settle(services: Services, item: JSON) -> bool:
+    """Return the token of one run, if its batch jobs have all ended."""
+    batches = {job: _batch_of(services, item, job) for job in item["jobs"]}
+    states = {job: _job_state(batch, item, job) for job, batch in batches.items()}
+    if "running" in states.values():
+        if _cancelled(services, item["run_id"]):
+            for job, batch in batches.items():
+                if batch is not None and states[job] == "running":
+                    batch.stop(job=job)
+        return False
+    try:
+        if "done" in states.values():
+            services.workflows.succeed(item["token"], {"jobs": states})
+        else:
+            told = ", ".join(f"{job} as {state}" for job, state in states.items())
+            services.workflows.fail(
+                item["token"], "BatchJobFailed", f"the batch inference ended: {told}"
+            )
+    except NotFound:
+        pass  # the state timed out, the run was cancelled or another caller was quicker
+    services.table.delete(keys.TOKENS_PK, item["sk"])
+    return True
+
+
+def _batch_of(services: Services, item: JSON, job: str) -> BatchDescriber | BatchEmbedder | None:
+    if "embedder" in item:
+        return services.open_batch_embedder(item["embedder"])
+    return services.open_batch_describer(item["jobs"][job], False)
+
+
+def _job_state(batch: BatchDescriber | BatchEmbedder | None, item: JSON, job: str) -> str:
     state = "failed" if batch is None else batch.status(job=job)
     fresh = time.time() - item["saved"] < _CREATION_SECONDS
     return "running" if state == "unknown" and fresh else state
+
+
+def _cancelled(services: Services, run_id: str) -> bool:
+    run = services.table.get(keys.collection_pk(collection_of(run_id)), keys.run_sk(run_id))
+    return run is not None and run["state"] == "CANCELLED"
 
 
 def read_briefs(services: Services, clusters: JSON) -> list[ClusterBrief]:

@@ -64,6 +64,10 @@ class BedrockBatch(Generic[S, A]):
         """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
         return self._jobs.status(job)
 
+    def stop(self, *, job: str) -> None:
+        """Stop the job, if it is under way."""
+        self._jobs.stop(job)
+
     def collect(self, *, job: str, folder: str) -> dict[str, A]:
         """Answers by record id of the records that succeeded and can be used.
 

@@ -232,6 +232,10 @@ class BedrockBatchEmbedder:
         """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
         return self._jobs.status(job)
 
+    def stop(self, *, job: str) -> None:
+        """Stop the job, if it is under way."""
+        self._jobs.stop(job)
+
     def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
         """A vector for each record by image id: the job's where it has one, else on demand.
 

@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import translated
-from imageclust.errors import Conflict, InvalidInput
+from imageclust.errors import Conflict, InvalidInput, NotFound
 from imageclust.models import JSON
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ class BedrockJobs:
             answer = self._clients.bedrock.get_model_invocation_job(jobIdentifier=found["jobArn"])
         state = answer.get("status", "")
         return "done" if state in _DONE else "failed" if state in _FAILED else "running"
+
+    def stop(self, job: str) -> None:
+        """Stop the job; one that is over, or was never made, is no error."""
+        found = self._find(job)
+        if found is None:
+            return
+        with suppress(Conflict, NotFound), translated(f"Batch job {job}"):
+            self._clients.bedrock.stop_model_invocation_job(jobIdentifier=found["jobArn"])
 
     def _find(self, job: str) -> "ModelInvocationJobSummaryTypeDef | None":
         """The newest job of this name. Jobs are listed by name, got by ARN only."""

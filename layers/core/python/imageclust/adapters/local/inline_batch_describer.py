@@ -52,6 +52,9 @@ class InlineBatchDescriber:
         found = self._table.get(_job_pk(job), keys.POINTER_SK)
         return str(found["state"]) if found else "unknown"
 
+    def stop(self, *, job: str) -> None:
+        """A job is over before ``submit`` returns."""
+
     def collect(self, *, job: str, folder: str) -> dict[str, ClusterName]:
         """Names by cluster id; nothing when the job wrote no answer."""
         try:
