@@ -233,12 +233,15 @@ def test_when_the_time_is_up_the_rest_waits_for_the_next_run(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(captions, "_CHUNK", 4)
-    short = replace(cloud.services.settings, caption_seconds=0)
+    short = replace(cloud.services.settings, describe_seconds=0)
     item = run(with_settings(cloud, short))
     assert item["captions"]["given"] == 0
-    (note,) = item["notes"]
-    assert note == f"{IMAGES} of {IMAGES} images have no caption: the time of one function was up"
-    complete(cloud, run(with_settings(cloud, replace(short, caption_seconds=600))))
+    assert item["notes"] == [
+        "the describer auto did not name the clusters: the time of one function was up",
+        f"{IMAGES} of {IMAGES} images have no caption: the time of one function was up",
+    ]
+    assert cloud.bedrock.conversations == []
+    complete(cloud, run(with_settings(cloud, replace(short, describe_seconds=600))))
 
 
 def test_captions_need_a_describer_that_sees(cloud: Cloud) -> None:

@@ -105,6 +105,34 @@ def test_a_model_that_does_as_a_label_says_is_not_believed(
     assert describer.describe([brief]) == [None]
 
 
+def test_a_quota_far_below_the_rate_ends_with_the_time_of_the_function(
+    clients: Clients, bedrock: FakeBedrock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that answers three requests a minute must not outlast the function."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def answers(request: dict[str, object]) -> str:
+        if now[0] < answered[0] + 20:
+            raise AwsError("ThrottlingException", "Too many requests")
+        answered[0] = now[0]
+        return GOOD
+
+    answered = [-20.0]
+    bedrock.reply = answers
+    pace = Pace(50, clock=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(clients, "converse_pace", pace)
+    monkeypatch.setattr(clients, "converse_per_second", 0.5)  # one thread: time is the fake's
+    describer = BedrockDescriber(clients, NamingConversation(MODEL))
+    names = describer.describe(briefs(200), out_of_time=lambda: now[0] > 600)
+    assert len(names) == 200
+    assert any(names)
+    assert None in names
+    assert now[0] < 630
+
+
 def test_throttling_is_waited_out(describer: BedrockDescriber, bedrock: FakeBedrock) -> None:
     bedrock.throttle_next = 3
     assert [name and name.title for name in describer.describe(briefs(1))] == ["Label 0"]

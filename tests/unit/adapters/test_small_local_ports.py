@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from imageclust.adapters.local.sqlite_table import SqliteTable
 from imageclust.adapters.local.table_scheduler import TableScheduler
 from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, Throttled
 from imageclust.models import JSON, ClusterBrief, ClusterName
+from imageclust.ports import never
 
 NOW = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
 
@@ -116,7 +117,9 @@ class _Describer:
     def __init__(self, failures: int = 0) -> None:
         self.failures, self.calls = failures, 0
 
-    def describe(self, briefs: Sequence[ClusterBrief]) -> list[ClusterName]:
+    def describe(
+        self, briefs: Sequence[ClusterBrief], *, out_of_time: Callable[[], bool] = never
+    ) -> list[ClusterName]:
         self.calls += 1
         if self.calls <= self.failures:
             raise Throttled("later")
@@ -129,12 +132,12 @@ def test_an_inline_job_that_fails_can_be_tried_again(table: SqliteTable, tmp_pat
     batch = InlineBatchDescriber(describer, store, table)
     briefs, folder = [ClusterBrief("c0001", 3)], "s3://data/bedrock/r1"
     with pytest.raises(Throttled):
-        batch.submit(job="j", briefs=briefs, folder=folder)
+        batch.submit(job="j", subjects=briefs, folder=folder)
     assert batch.status(job="j") == "failed"
     assert batch.collect(job="j", folder=folder) == {}
-    batch.submit(job="j", briefs=briefs, folder=folder)
+    batch.submit(job="j", subjects=briefs, folder=folder)
     again = InlineBatchDescriber(_Describer(), store, table)
-    again.submit(job="j", briefs=briefs, folder=folder)
+    again.submit(job="j", subjects=briefs, folder=folder)
     assert (describer.calls, again.status(job="j")) == (2, "done")
     assert again.collect(job="j", folder=folder)["c0001"].title == "c0001"
     store.write("s3://data/bedrock/r1/j.jsonl", b'{"recordId": "c0001"}\n')

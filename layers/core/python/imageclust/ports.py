@@ -7,7 +7,7 @@ One contract suite (``tests/contract``) runs over both sides. Methods raise the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -201,13 +201,23 @@ class JointModel(Protocol):
         ...
 
 
+def never() -> bool:
+    """No end of time."""
+    return False
+
+
 class Describer(Protocol):
     """Cluster → title, phrase, description: Bedrock, or the deterministic describer."""
 
     key: str
 
-    def describe(self, briefs: Sequence[ClusterBrief]) -> Sequence[ClusterName | None]:
-        """One name a cluster, in order; None where it has none."""
+    def describe(
+        self, briefs: Sequence[ClusterBrief], *, out_of_time: Callable[[], bool] = never
+    ) -> Sequence[ClusterName | None]:
+        """One name a cluster, in order; None where it has none.
+
+        Once ``out_of_time()``, nothing more is asked.
+        """
         ...
 
 
@@ -282,8 +292,13 @@ class Captioner(Protocol):
     key: str
     model: str
 
-    def caption(self, images: Sequence[ImageBrief]) -> Sequence[str | None]:
-        """One caption an image, in order; None where it has none."""
+    def caption(
+        self, images: Sequence[ImageBrief], *, out_of_time: Callable[[], bool] = never
+    ) -> Sequence[str | None]:
+        """One caption an image, in order; None where it has none.
+
+        Once ``out_of_time()``, nothing more is asked.
+        """
         ...
 
 

@@ -22,7 +22,7 @@ class Settings:
     another call.
     ``bedrock_models`` are the models that a run may name as describers beside the title and the
     batch model, separated by commas.
-    ``caption_seconds`` is how long one function asks for captions on demand.
+    ``describe_seconds`` is how long one function asks for names and captions on demand.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
     ``prices`` is a JSON object of figures that replace those of the price file.
     ``aws_lambda_function_memory_size``, in MB, is set by Lambda itself; 0 elsewhere.
@@ -64,7 +64,7 @@ class Settings:
     language: str = "English"
     prices: str = ""
     aws_lambda_function_memory_size: int = 0
-    caption_seconds: int = 600
+    describe_seconds: int = 600
 
     @property
     def describers(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ As with names of clusters, labels are data of strangers, and so is whatever is w
 from the answer one short plain text is read, never an instruction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from imageclust.descriptions.prompts import (
@@ -97,7 +97,12 @@ class LabelCaptioner:
     key = ""
     model = "labels-1"
 
-    def caption(self, images: Sequence[ImageBrief]) -> list[str | None]:
+    def caption(
+        self,
+        images: Sequence[ImageBrief],
+        *,
+        out_of_time: Callable[[], bool] | None = None,  # noqa: ARG002 - it is quick
+    ) -> list[str | None]:
         """One caption an image, in order; None for an image without a label that tells."""
         return [_from_labels(image.labels) for image in images]
 

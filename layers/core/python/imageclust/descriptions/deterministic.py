@@ -5,7 +5,7 @@ or two labels that do not say the same; without labels that tell, it says how th
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from imageclust.descriptions.looks import (
@@ -97,7 +97,12 @@ class DeterministicDescriber:
 
     key = "deterministic-2"
 
-    def describe(self, briefs: Sequence[ClusterBrief]) -> list[ClusterName]:
+    def describe(
+        self,
+        briefs: Sequence[ClusterBrief],
+        *,
+        out_of_time: Callable[[], bool] | None = None,  # noqa: ARG002 - it is quick
+    ) -> list[ClusterName]:
         """One name a brief, in order; titles are unique within the call, whatever their case."""
         lifts = [lift for brief in briefs for _, _, lift in brief.labels]
         clusters = max([len(briefs), *(math.ceil(lift) for lift in lifts)])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NO_TIME = "the time of one function was up"
+
 _CHUNK = 64  # images asked about between two looks at the clock
 _A_JOB = 5_000  # records of a batch job: a function holds them all, 25 KB each
 
@@ -78,12 +80,12 @@ def caption_images(
     asked, why = 0, ""
     while asked < len(left) and not why:
         if out_of_time():
-            why = "the time of one function was up"
+            why = NO_TIME
             break
         chunk = left[asked : asked + _CHUNK]
         asked += len(chunk)
         try:
-            said = captioner.caption(chunk)
+            said = captioner.caption(chunk, out_of_time=out_of_time)
         except ImageclustError as error:
             logger.warning("Run %s: %s", request.run_id, error)
             why = str(error)
@@ -95,6 +97,8 @@ def caption_images(
         }
         _keep(services, captioner.key, told)
         known |= told
+        if None in said and out_of_time():
+            why = NO_TIME
     rows = [{"image_id": image_id, **known[image_id]} for image_id in wanted if image_id in known]
     bucket, key = services.settings.data_bucket, keys.captions_key(request.run_id)
     services.store.write(

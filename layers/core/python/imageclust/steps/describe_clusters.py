@@ -19,7 +19,7 @@ from imageclust.models import (
     to_json_lines,
 )
 from imageclust.ports import BatchDescriber, BatchEmbedder, Describer
-from imageclust.steps.captions import caption_images, caption_jobs, captions_left
+from imageclust.steps.captions import NO_TIME, caption_images, caption_jobs, captions_left
 from imageclust.steps.start_run import collection_of
 from imageclust.wiring import Services
 
@@ -96,7 +96,11 @@ def describe_clusters(
     What the run's batch jobs wrote is not asked for again on demand, also if they failed or
     expired: a part of their answers may be there.
     """
-    deadline = clock() + services.settings.caption_seconds
+    deadline = clock() + services.settings.describe_seconds
+
+    def out_of_time() -> bool:
+        return clock() > deadline
+
     known: dict[str, Mapping[str, ClusterName]] = {}
     if "names" in request.clusters["batch"]:
         for name in request.config.describers:
@@ -104,8 +108,8 @@ def describe_clusters(
             if batch is not None:
                 job = job_name(request.run_id, name)
                 known[name] = batch.collect(job=job, folder=request.folder(services))
-    names = _store_names(services, request, known)
-    captions = caption_images(services, request, out_of_time=lambda: clock() > deadline)
+    names = _store_names(services, request, known, out_of_time=out_of_time)
+    captions = caption_images(services, request, out_of_time=out_of_time)
     return {**names, "captions": captions}
 
 
@@ -263,7 +267,11 @@ class _Names:
 
 
 def _store_names(
-    services: Services, request: DescribeRequest, known: Mapping[str, Mapping[str, ClusterName]]
+    services: Services,
+    request: DescribeRequest,
+    known: Mapping[str, Mapping[str, ClusterName]],
+    *,
+    out_of_time: Callable[[], bool],
 ) -> JSON:
     """Ask every describer for the clusters that it has no name for, and store all answers.
 
@@ -279,11 +287,14 @@ def _store_names(
         for name, describer in describers.items():
             missing = [brief for brief in briefs if brief.cluster_id not in answers[name]]
             try:
-                found = describer.describe(missing) if missing else []
+                found = describer.describe(missing, out_of_time=out_of_time) if missing else []
             except ImageclustError as error:
                 logger.warning("Run %s: %s", request.run_id, error)
-                notes.append(_without(name, len(missing), len(briefs), error))
+                notes.append(_without(name, len(missing), len(briefs), str(error)))
                 continue
+            if out_of_time() and None in found:
+                left = sum(given is None for given in found)
+                notes.append(_without(name, left, len(briefs), NO_TIME))
             answers[name] |= {
                 brief.cluster_id: given
                 for brief, given in zip(missing, found, strict=True)
@@ -325,9 +336,9 @@ def _plain_names(
     }
 
 
-def _without(name: str, missing: int, clusters: int, error: ImageclustError) -> str:
+def _without(name: str, missing: int, clusters: int, why: str) -> str:
     which = "the clusters" if missing == clusters else f"{missing} of {clusters} clusters"
-    return f"the describer {name} did not name {which}: {error}"
+    return f"the describer {name} did not name {which}: {why}"
 
 
 def _uri(services: Services, key: str) -> str:

@@ -1,6 +1,6 @@
 """Captions of images from a Bedrock model that sees, on demand, through Converse."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imageclust.adapters.aws.bedrock_conversation import (
@@ -20,7 +20,7 @@ from imageclust.descriptions.captions import (
 )
 from imageclust.descriptions.prompts import UnusableAnswer, check_language
 from imageclust.models import JSON, digest_of
-from imageclust.ports import ObjectStore
+from imageclust.ports import ObjectStore, never
 
 _MAX_TOKENS = 200
 
@@ -76,10 +76,12 @@ class BedrockCaptioner:
         settings = digest_of([CAPTION_VERSION, conversation.language, batch])
         self.key = f"{model_key(self.model)}-{settings[:8]}"
 
-    def caption(self, images: Sequence[ImageBrief]) -> list[str | None]:
+    def caption(
+        self, images: Sequence[ImageBrief], *, out_of_time: Callable[[], bool] = never
+    ) -> list[str | None]:
         """One caption an image, in order; None where the model failed twice or stayed throttled.
 
         When no image got an answer because Bedrock was throttled or down, that error is raised,
         and so are errors of the account (no access, no such model).
         """
-        return ask_all(self._clients, self._conversation, images)
+        return ask_all(self._clients, self._conversation, images, out_of_time=out_of_time)

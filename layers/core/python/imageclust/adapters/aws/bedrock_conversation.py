@@ -1,16 +1,16 @@
 """Putting many subjects to a Bedrock model through Converse: each asked, read, repaired once."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import translated
 from imageclust.descriptions.prompts import UnusableAnswer
-from imageclust.errors import NotFound, Permanent, Retryable
+from imageclust.errors import NotFound, Permanent, Retryable, Throttled
 from imageclust.models import JSON
-from imageclust.ports import ObjectStore
+from imageclust.ports import ObjectStore, never
 
 # Answers take about a second; so many requests under way reach the rate.
 _SECONDS_A_CALL = 1.2
@@ -50,10 +50,14 @@ class Conversation(Protocol[_S_contra, _A_co]):
 
 
 def ask_all(
-    clients: Clients, conversation: Conversation[S, A], subjects: Sequence[S]
+    clients: Clients,
+    conversation: Conversation[S, A],
+    subjects: Sequence[S],
+    *,
+    out_of_time: Callable[[], bool] = never,
 ) -> list[A | None]:
-    """An answer a subject, in order; None where the model failed twice, stayed throttled or does
-    not take this subject.
+    """An answer a subject, in order; None where the model failed twice, stayed throttled, does
+    not take this subject or where ``out_of_time`` came first.
 
     When no subject got an answer because Bedrock was throttled or down or takes none of them, that
     error is raised. Errors of the account (no access, no such model) are raised at once.
@@ -62,8 +66,10 @@ def ask_all(
         return []
 
     def attempt(subject: S) -> A | Retryable | _Refused | None:
+        if out_of_time():
+            return Throttled("the time of one function was up")
         try:
-            return _ask(clients, conversation, subject)
+            return _ask(clients, conversation, subject, out_of_time)
         except (Retryable, _Refused) as error:
             return error
         except (UnusableAnswer, UnusableSubject):
@@ -82,7 +88,9 @@ class _Refused(Permanent):
     """Bedrock finds fault with what was asked about one subject."""
 
 
-def _ask(clients: Clients, conversation: Conversation[S, A], subject: S) -> A:
+def _ask(
+    clients: Clients, conversation: Conversation[S, A], subject: S, out_of_time: Callable[[], bool]
+) -> A:
     """The model's answer; one that cannot be used is asked for once more."""
 
     def converse(request: JSON) -> Mapping[str, Any]:
@@ -90,7 +98,7 @@ def _ask(clients: Clients, conversation: Conversation[S, A], subject: S) -> A:
             with translated(f"Bedrock model {conversation.model_id}", invalid=_Refused):
                 return clients.converse.converse(modelId=conversation.model_id, **request)
 
-        return clients.converse_pace.call(once, attempts=_ATTEMPTS)
+        return clients.converse_pace.call(once, attempts=_ATTEMPTS, out_of_time=out_of_time)
 
     request = conversation.request(subject)
     answer = converse(request)

@@ -1,6 +1,6 @@
 """Cluster names from a Bedrock model, on demand, through Converse."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from imageclust.adapters.aws.bedrock_conversation import (
@@ -19,7 +19,7 @@ from imageclust.descriptions.prompts import (
     repair_request,
 )
 from imageclust.models import JSON, ClusterBrief, ClusterName, digest_of
-from imageclust.ports import ObjectStore
+from imageclust.ports import ObjectStore, never
 
 _MAX_TOKENS = 600
 _MOST_PICTURES = 4
@@ -73,10 +73,12 @@ class BedrockDescriber:
         self._conversation = conversation
         self.key = conversation.key
 
-    def describe(self, briefs: Sequence[ClusterBrief]) -> list[ClusterName | None]:
+    def describe(
+        self, briefs: Sequence[ClusterBrief], *, out_of_time: Callable[[], bool] = never
+    ) -> list[ClusterName | None]:
         """One name a cluster, in order; None where the model failed twice or stayed throttled.
 
         When no cluster got an answer because Bedrock was throttled or down, that error is raised,
         and so are errors of the account (no access, no such model).
         """
-        return ask_all(self._clients, self._conversation, briefs)
+        return ask_all(self._clients, self._conversation, briefs, out_of_time=out_of_time)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from imageclust.errors import InvalidInput, Retryable, Throttled
+from imageclust.ports import never
 
 _T = TypeVar("_T")
 
@@ -53,8 +54,15 @@ class Pace:
         if turn > now:
             self.sleep(turn - now)
 
-    def call(self, action: Callable[[], _T], *, attempts: int) -> _T:
-        """``action()`` in its turn; a Retryable error is tried again, each time in a new turn.
+    def call(
+        self,
+        action: Callable[[], _T],
+        *,
+        attempts: int,
+        out_of_time: Callable[[], bool] = never,
+    ) -> _T:
+        """``action()`` in its turn; a Retryable error is tried again, each time in a new turn,
+        unless ``out_of_time()``.
 
         Between attempts the thread also backs off with full jitter, up to 5 s. The last error is
         raised.
@@ -66,6 +74,8 @@ class Pace:
             except Retryable as error:
                 if isinstance(error, Throttled):
                     self._adapt(_SLOWER)
+                if out_of_time():
+                    raise
                 self.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
             else:
                 self._adapt(_FASTER)
