@@ -1,4 +1,4 @@
-"""The command line, ``imageclust``: run, search, compare, estimate, serve, models.
+"""The command line, ``imageclust``: run, search, score, compare, estimate, serve, models.
 
 Exit codes: 0 done, 1 a run failed (the state and the reason are told), 2 bad arguments or a
 configuration or folder that cannot work (told in one sentence).
@@ -291,7 +291,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    import argparse
+
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"give whole numbers separated by commas, not {text!r}"
+        ) from None
 
 
 def _compare(options: argparse.Namespace) -> int:

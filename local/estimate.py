@@ -45,15 +45,24 @@ def estimate_folder(
             raise InvalidInput(f"there is no folder {photos}")
         photos = photos.resolve()
         name = name_for(photos)
-        if stored and (home / "uploads" / name).is_symlink():
+        known = _collection_of(photos, home) if stored else None
+        if known is not None:
             with closing(open_services(home)) as services:
-                if services.table.get(keys.COLLECTIONS_PK, name) is not None:
-                    return estimate_run(services, config=config, collection=name, place=place)
+                if services.table.get(keys.COLLECTIONS_PK, known) is not None:
+                    return estimate_run(services, config=config, collection=known, place=place)
         # No run has seen this folder: a state of its own, so that asking leaves no trace.
         with closing(open_services(Path(empty))) as services:
             ensure_collection(services, name, now=datetime.now(UTC))
             link_photos(Path(empty), name, photos)
             return estimate_run(services, config=config, collection=name, place=place)
+
+
+def _collection_of(photos: Path, home: Path) -> str | None:
+    """The collection that shows the folder, its own one before those of another name."""
+    uploads = home / "uploads"
+    links = [link for link in uploads.iterdir() if link.is_symlink()] if uploads.is_dir() else []
+    names = [link.name for link in links if link.readlink() == photos]
+    return min(names, key=lambda name: (name != name_for(photos), name), default=None)
 
 
 def place_on_aws(region: str, prices: Path | None) -> Place:

@@ -254,6 +254,7 @@ def _summary(record: JSON, out: Path) -> str:
         f"{counts['rejected']} rejected{told}",
         f"embedder {record['models']['embedder']}, method {record['method']}, "
         f"{sum(record['seconds'].values()):.1f} s",
+        *(f"note: {note}" for note in record["notes"]),
         f"gallery: {out / 'index.html'}",
     ]
     return "\n".join(lines)

@@ -171,6 +171,14 @@ def test_what_cannot_work_is_refused_before_any_work(
     assert not (tool.home / "data" / "vectors").exists()
 
 
+def test_resolutions_that_are_no_numbers(
+    tool: Compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool.call("compare", str(tmp_path), "--resolutions", "64,large")
+    assert "whole numbers separated by commas, not '64,large'" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_there(tool: Compare, tmp_path: Path) -> None:
     assert "there is no folder" in tool.refused(tmp_path / "nowhere")
 

@@ -56,6 +56,17 @@ def test_a_folder_before_and_after_a_run(
     assert found["units"]["labels"] == {"rekognition_image": 9}
 
 
+def test_a_folder_that_a_run_called_otherwise(
+    ask: Ask, make_photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(families=1, each=4)
+    options = ["--home", str(tmp_path / "home"), "--out", str(tmp_path / "out")]
+    named = ["--collection", "holiday", "--embedder", "builtin"]
+    assert main(["run", str(photos), *options, *named]) == 0
+    capsys.readouterr()
+    assert ask(photos)[1].startswith("4 files, 4 distinct images; 4 vectors")
+
+
 def test_configuration_and_prices(ask: Ask, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text('{"labels": "off", "describer": "deterministic"}')

@@ -190,6 +190,12 @@ def test_results_that_were_changed_or_deleted_are_written_again(
     assert after == before
 
 
+def test_captions_that_nothing_can_make_are_told(cli: Cli, make_photos: MakePhotos) -> None:
+    _, told, _ = cli.run(make_photos(1, 4), "--captions", "all", "--embedder", "builtin")
+    assert ", 0 of 4 captions\n" in told
+    assert "\nnote: captions are made from labels here, and this run has none\n" in told
+
+
 def test_files_that_only_an_earlier_run_had_do_not_stay(cli: Cli, make_photos: MakePhotos) -> None:
     photos = make_photos()
     cli.run(photos)

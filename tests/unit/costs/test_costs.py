@@ -223,6 +223,16 @@ def test_captions_are_given_up_first() -> None:
     assert after(3) == ("off", "exemplars")
 
 
+def test_what_is_given_up_altogether_is_told_once() -> None:
+    config = RunConfig(max_cost_usd=0.6, captions="all")
+    told = [note.partition(",")[0] for note in within_budget(10_000, config, clusters=200)[1]]
+    assert told == [
+        "no captions are given",
+        "no labels are given",
+        "clusters are named without a language model",
+    ]
+
+
 def test_captions_are_paid_by_image_and_those_stored_are_not() -> None:
     def naming(captions: str, stored: int = 0, **more: str) -> float:
         config = RunConfig.from_json({"captions": captions, **more})

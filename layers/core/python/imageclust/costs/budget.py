@@ -52,7 +52,7 @@ def within_budget(
         return estimate(images, of, cached=cached, clusters=clusters, place=place)
 
     asked = lowest = cost(config).usd
-    chosen, given_up = config, []
+    chosen, given_up = config, dict[str, str]()
     for what, change in _STEPS:
         if lowest <= cap:
             break
@@ -64,7 +64,7 @@ def within_budget(
         usd = cost(cheaper).usd
         if usd < lowest:
             chosen, lowest = cheaper, usd
-            given_up.append(what)
+            given_up[next(iter(change))] = what  # none at all goes before fewer
     if lowest > cap:
         raise OverBudget(
             f"the run would cost about {dollars(asked)}, and {dollars(lowest)} at least; "
@@ -73,4 +73,4 @@ def within_budget(
     if not given_up:
         return config, ()
     why = f"to cost {dollars(lowest)} and not {dollars(asked)} (max_cost_usd {dollars(cap)})"
-    return chosen, tuple(f"{what}, {why}" for what in given_up)
+    return chosen, tuple(f"{what}, {why}" for what in given_up.values())

@@ -96,6 +96,10 @@ def plan_run(
     expected = estimate(len(images), whole, cached=cached, place=place)
     config = replace(whole, sample=config.sample)
     sees = [name for name in sees if name in config.describers]
+    captioner = _captioner(services, config, sees)
+    told = [*notes, *given_up]
+    if captioner == "deterministic" and (labeler is None or config.labels == "off"):
+        told.append("captions are made from labels here, and this run has none")
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, asked)
@@ -129,9 +133,9 @@ def plan_run(
             "labeler": services.digest_of_model(config.labeler) if labeler is not None else "",
         },
         "config": config.to_json(),
-        "notes": [*notes, *given_up],
+        "notes": told,
         "sees": sees,
-        "captioner": _captioner(services, config, sees),
+        "captioner": captioner,
         "estimate": expected.by_stage(),
         "embed": {
             **_place_embedding(services, config, to_embed),
