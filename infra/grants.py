@@ -31,10 +31,7 @@ def grant_entries(
 
     storage.grant_write_uploads(api, reason="sign uploads: a link has the rights of its signer")
     storage.grant_read_uploads(api, reason="sign downloads of photos")
-    storage.grant_read_data(
-        api, "thumbnails", "exports", "models", reason="sign downloads; embed a query"
-    )
-    storage.grant_query_vectors(api, reason="search")
+    storage.grant_read_data(api, "thumbnails", "exports", reason="sign downloads")
 
 
 def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: UploadEvents) -> None:
@@ -176,11 +173,12 @@ def grant_bedrock(
     )
     for name in ("describe_in_batch", "collect_descriptions", "batch_job_event", "embed_in_batch"):
         bedrock.grant_watch(roles[name], reason="find a job by its name, see how it stands")
-    for name in ("embed", "api"):
-        bedrock.grant_embed(roles[name], reason="for runs that ask for an embedder of Bedrock")
+    bedrock.grant_embed(roles["embed"], reason="for runs that ask for an embedder of Bedrock")
     bedrock.grant_check(
         roles["plan_run"], reason="a model that is closed or withdrawn is found before it is needed"
     )
+    for name in ("describe_in_batch", "batch_job_event"):
+        storage.grant_delete_items(roles[name], reason="a task token that was given back")
     answer = roles["batch_job_event"]
     bedrock.grant_stop(answer, reason="the jobs of a run that was cancelled")
     storage.grant_table(answer, reason="the saved task token")
@@ -193,7 +191,7 @@ def grant_workflow(*, storage: Storage, workflow: Workflow, gpu: GpuQueue | None
         workflow.role, "manifests", "results", reason="items of a Distributed Map; its results"
     )
     storage.grant_write_data(workflow.role, "results", reason="the Distributed Maps' results")
-    storage.grant_list_parts(
+    storage.grant_parts(
         workflow.role, "results", reason="a ResultWriter uploads large results in parts"
     )
     if gpu is not None:

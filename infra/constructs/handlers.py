@@ -25,7 +25,7 @@ class Shape:
 SHAPES: Mapping[str, Shape] = {
     "ingest": Shape(("base",), 512, 60),
     "start_run": Shape(("base",), 512, 60),
-    "api": Shape(("base", "opencv", "pillow", "onnxruntime"), 1_769, 29),
+    "api": Shape(("base",), 1_769, 29),
     "plan_run": Shape(("base", "scipy", "onnxruntime"), 1_769, 900, 2_048),
     "embed": Shape(("base", "opencv", "pillow", "onnxruntime"), 3_008, 240, 2_048),
     "embed_in_batch": Shape(("base",), 512, 300),

@@ -143,7 +143,7 @@ class Storage(Construct):
         allow(
             role,
             "WriteData",
-            actions=["s3:PutObject", "s3:AbortMultipartUpload"],
+            actions=["s3:PutObject"],
             resources=[self.data.arn_for_objects(f"{prefix}/*") for prefix in prefixes],
             reason=reason,
         )
@@ -157,25 +157,24 @@ class Storage(Construct):
             reason=reason,
         )
 
-    def grant_list_parts(self, role: iam.Role, *prefixes: str, reason: str) -> None:
-        """See which parts of an upload have arrived; needed besides writing."""
+    def grant_parts(self, role: iam.Role, *prefixes: str, reason: str) -> None:
+        """See which parts of an upload have arrived, give it up; needed besides writing."""
         allow(
             role,
             "ListParts",
-            actions=["s3:ListMultipartUploadParts"],
+            actions=["s3:ListMultipartUploadParts", "s3:AbortMultipartUpload"],
             resources=[self.data.arn_for_objects(f"{prefix}/*") for prefix in prefixes],
             reason=reason,
         )
 
     def grant_table(self, role: iam.Role, *, reason: str) -> None:
-        """Read and write items by key; no scan, no change of the table."""
+        """Read and write items by key; no scan, no deletion, no change of the table."""
         allow(
             role,
             "UseTable",
             actions=[
                 "dynamodb:BatchGetItem",
                 "dynamodb:BatchWriteItem",
-                "dynamodb:DeleteItem",
                 "dynamodb:GetItem",
                 "dynamodb:PutItem",
                 "dynamodb:Query",
@@ -185,25 +184,20 @@ class Storage(Construct):
             reason=reason,
         )
 
-    def grant_query_vectors(self, role: iam.Role, *, reason: str) -> None:
-        # A filter, or metadata in the answer, needs GetVectors besides QueryVectors.
-        self._grant_vectors(role, "QueryVectors", ["QueryVectors", "GetVectors"], reason=reason)
-
-    def grant_fill_vectors(self, role: iam.Role, *, reason: str) -> None:
-        self._grant_vectors(
+    def grant_delete_items(self, role: iam.Role, *, reason: str) -> None:
+        allow(
             role,
-            "FillVectors",
-            ["CreateIndex", "GetIndex", "DeleteIndex", "PutVectors"],
+            "DeleteItems",
+            actions=["dynamodb:DeleteItem"],
+            resources=[self.table.table_arn],
             reason=reason,
         )
 
-    def _grant_vectors(
-        self, role: iam.Role, sid: str, actions: Sequence[str], *, reason: str
-    ) -> None:
+    def grant_fill_vectors(self, role: iam.Role, *, reason: str) -> None:
         allow(
             role,
-            sid,
-            actions=[f"s3vectors:{action}" for action in actions],
+            "FillVectors",
+            actions=[f"s3vectors:{name}" for name in ("CreateIndex", "GetIndex", "PutVectors")],
             resources=[f"{self._vector_bucket_arn}/index/*"],
             reason=reason,
         )
