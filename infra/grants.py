@@ -67,7 +67,6 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
         "manifests",
         "vectors",
         "labels",
-        "results",
         "clusters",
         "descriptions",
         "thumbnails",
@@ -95,12 +94,9 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
         "manifests",
         "vectors",
         "labels",
-        "results",
         "clusters",
         "maps",
         "descriptions",
-        "thumbnails",
-        "exports",
         reason="everything that the run made",
     )
     storage.grant_write_data(publish, "exports", reason="what people download")
@@ -171,7 +167,7 @@ def grant_bedrock(
     bedrock.grant_submit_embeddings(
         roles["embed_in_batch"], reason="start the jobs that embed by batch inference"
     )
-    for name in ("describe_in_batch", "collect_descriptions", "batch_job_event", "embed_in_batch"):
+    for name in ("describe_in_batch", "batch_job_event", "embed_in_batch"):
         bedrock.grant_watch(roles[name], reason="find a job by its name, see how it stands")
     bedrock.grant_embed(roles["embed"], reason="for runs that ask for an embedder of Bedrock")
     bedrock.grant_check(
