@@ -31,7 +31,7 @@ from imageclust.steps.label import LabelBatch, label_batch
 from imageclust.steps.plan_run import label_batch_size
 from imageclust.wiring import local_services
 
-IMAGES = 1_500
+IMAGES = 10_000
 PER_SECOND = 50
 THROTTLED = 0.05
 FUNCTIONS = Settings().label_concurrency

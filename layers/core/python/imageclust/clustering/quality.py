@@ -19,7 +19,7 @@ from imageclust.clustering.geometry import (
 from imageclust.clustering.parallel import in_parallel
 
 _ROUNDING = 1e-6  # of a squared distance between unit rows, from float32 products
-_TILE = 512  # rows whose copy in the cache serves the product and the lengths
+_TILE = 1024  # rows whose copy in the cache serves the product and the lengths
 
 
 @dataclass(frozen=True, eq=False)
