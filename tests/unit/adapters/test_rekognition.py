@@ -257,6 +257,6 @@ def test_a_smaller_quota_is_found_and_a_few_throttled_requests_cost_no_speed() -
     # One thread that sleeps between its own attempts is slower than the rate; the share is told.
     seconds, share = serve(limit=5, chance=0, count=1000)
     assert seconds < 1.3 * 1000 / 5
-    assert share < 0.2
+    assert share < 0.25
     seconds, _ = serve(limit=1000, chance=0.05, count=1000)
     assert seconds < 1.5 * 1000 / 50

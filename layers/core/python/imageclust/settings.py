@@ -42,7 +42,7 @@ class Settings:
     aws_region: str = "us-east-1"
     paid: bool = True
     embed_batch: int = 64
-    label_batch: int = 250
+    label_batch: int = 500
     gpu_enabled: bool = False
     gpu_from: int = 20_000
     gpu_images_a_job: int = 100_000

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from imageclust.images import Processed
 
 _AT_ONCE = 16  # files read before they are decoded, while the labeler works on others
 
@@ -64,16 +63,18 @@ def label_batch(services: Services, batch: LabelBatch) -> JSON:
         labeler.label([plain_picture()])
         done = store_labels(services, labeler.key, images, [batch.failed] * len(images), [])
         return {**done, "reused": len(batch.images) - len(images)}
-    processed: list[Processed | RejectedImage] = []
+    refused: list[RejectedImage | None] = []
 
     def pixels() -> Iterator[NDArray[np.uint8]]:
         # Decoded while the labeler asks about those before: its rate is what takes the time.
         each = process_each(services, images, min_side=labeler.min_side, at_once=_AT_ONCE)
         for item in each:
-            processed.append(item)
-            if not isinstance(item, RejectedImage):
+            if isinstance(item, RejectedImage):
+                refused.append(item)
+            else:
+                refused.append(None)
                 yield item.pixels
 
     answers = labeler.label(pixels())
-    done = store_labels(services, labeler.key, images, processed, answers)
+    done = store_labels(services, labeler.key, images, refused, answers)
     return {**done, "reused": len(batch.images) - len(images)}

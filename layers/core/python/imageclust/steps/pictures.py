@@ -144,7 +144,7 @@ def store_labels(
     services: Services,
     labeler: str,
     images: Sequence[ImageRef],
-    processed: Sequence[Processed | RejectedImage],
+    processed: Sequence[Processed | RejectedImage | None],
     answers: Sequence[Labelled],
 ) -> JSON:
     """Write one shard of labels and the pointers to it; returns its name and counts.

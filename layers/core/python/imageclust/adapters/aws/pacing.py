@@ -11,16 +11,17 @@ from imageclust.ports import never
 
 _T = TypeVar("_T")
 
-# One throttled request weighs as much as nine and a half answers, and fifty times slower is slow
-# enough for the smallest quota.
+# Fifty times slower is slow enough for the smallest quota. The share of throttled requests is over
+# the latest twenty or so: at one in twenty it passes a seventh hardly ever.
 _SLOWER, _FASTER, _SLOWEST = 1.1, 0.99, 50.0
+_MOST_THROTTLED, _MEMORY = 1 / 7, 0.95
 
 
 class Pace:
     """Lets threads through one by one, ``per_second`` of them, with no burst after a pause.
 
-    While more than about a tenth of the requests of ``call`` are throttled, turns come at longer
-    intervals, until they are not: a quota below ``per_second`` is found that way, and a few
+    While more than about a seventh of the latest requests of ``call`` are throttled, turns come at
+    longer intervals, until they are not: a quota below ``per_second`` is found that way, and a few
     throttled ones cost no speed.
 
     Args:
@@ -44,6 +45,7 @@ class Pace:
         self._lock = threading.Lock()
         self._next = clock()
         self._slower = 1.0
+        self._throttled = 0.0
 
     def wait(self) -> None:
         """Return when it is this caller's turn."""
@@ -72,17 +74,20 @@ class Pace:
             try:
                 answer = action()
             except Retryable as error:
-                if isinstance(error, Throttled):
-                    self._adapt(_SLOWER)
+                self._adapt(throttled=isinstance(error, Throttled))
                 if out_of_time():
                     raise
                 self.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311
             else:
-                self._adapt(_FASTER)
+                self._adapt(throttled=False)
                 return answer
         self.wait()
         return action()
 
-    def _adapt(self, factor: float) -> None:
+    def _adapt(self, *, throttled: bool) -> None:
         with self._lock:
-            self._slower = min(_SLOWEST, max(1.0, self._slower * factor))
+            self._throttled = _MEMORY * self._throttled + (1 - _MEMORY) * throttled
+            if throttled and self._throttled > _MOST_THROTTLED:
+                self._slower = min(_SLOWEST, self._slower * _SLOWER)
+            elif not throttled:
+                self._slower = max(1.0, self._slower * _FASTER)

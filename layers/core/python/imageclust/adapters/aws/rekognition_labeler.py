@@ -1,6 +1,7 @@
 """Labels from Amazon Rekognition."""
 
 import math
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ _ATTEMPTS = 8
 # of the threads wait to try again.
 _SECONDS_A_CALL = 1.2
 _MAX_THREADS = 32
+_WAITING_A_THREAD = 3
 # Sure enough to hold a picture back; what is held back by mistake can still be looked at.
 _FLAG_CONFIDENCE = 60.0
 _REFUSED = {"InvalidImageFormatException", "ImageTooLargeException", "InvalidParameterException"}
@@ -81,8 +83,21 @@ class RekognitionLabeler:
         When no image got an answer because the service was throttled or down, that error is
         raised, so that the whole batch is tried again later; so are errors of the account.
         """
+        # A batch of large pictures does not wait in memory for its turn.
+        room = threading.Semaphore(_WAITING_A_THREAD * self._threads)
+
+        def ask(pixels: NDArray[np.uint8]) -> Labelled | Retryable:
+            try:
+                return self._label(pixels)
+            finally:
+                room.release()
+
         with ThreadPoolExecutor(self._threads) as pool:
-            answers = list(pool.map(self._label, images))
+            asked = []
+            for pixels in images:
+                room.acquire()
+                asked.append(pool.submit(ask, pixels))
+            answers = [future.result() for future in asked]
         failures = [answer for answer in answers if isinstance(answer, Retryable)]
         if failures and len(failures) == len(answers):
             raise failures[0]
