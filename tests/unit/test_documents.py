@@ -9,6 +9,7 @@ import pytest
 from imageclust import errors
 from imageclust.embedding import ModelCard
 from imageclust.embedding.known import KNOWN_MODELS
+from imageclust.models import RunConfig
 
 from local.cli import main
 
@@ -24,6 +25,12 @@ def test_every_option_in_the_readme_is_an_option(capsys: pytest.CaptureFixture[s
     promised = {option for line in table for option in re.findall(r"--[a-z-]+", line)}
     assert len(promised) >= 12
     assert {option for option in promised if option not in told} == set()
+
+
+def test_every_setting_of_a_run_is_on_the_page_with_its_default() -> None:
+    page = (ROOT / "docs" / "api.md").read_text().partition("## Settings of a run")[2]
+    rows = re.findall(r"^\| `([a-z_]+)` \| `(.+?)` \|", page, re.MULTILINE)
+    assert {name: json.loads(value) for name, value in rows} == RunConfig().to_json()
 
 
 def test_every_make_target_in_the_readme_is_a_target() -> None:
