@@ -62,7 +62,7 @@ class StackSettings(BaseSettings):
         default=10_240,
         ge=1_024,
         le=10_240,
-        description="Memory of ClusterImages; new AWS accounts may be limited to 3008",
+        description="Memory of ClusterImages and PublishRun; new accounts may be limited to 3008",
     )
     quiet_seconds: int = Field(
         default=60, ge=1, description="A run starts this long after the last upload"

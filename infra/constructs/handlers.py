@@ -37,7 +37,7 @@ SHAPES: Mapping[str, Shape] = {
     "describe_in_batch": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "collect_descriptions": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "batch_job_event": Shape(("base",), 512, 120),
-    "publish": Shape(("base", "opencv", "pillow"), 3_008, 900, 2_048),
+    "publish": Shape(("base", "opencv", "pillow"), 10_240, 900, 4_096),
     "record_failure": Shape(("base",), 512, 60),
 }
 """Every handler of ``functions/`` by module name, and what it runs on."""
@@ -96,7 +96,9 @@ class Handlers(Construct):
                 layers=[core, *(layers[layer] for layer in shape.layers)],
                 role=self.roles[name],
                 log_group=group,
-                memory_size=cluster_memory_mb if name == "cluster" else shape.memory_mb,
+                memory_size=cluster_memory_mb
+                if name in ("cluster", "publish")
+                else shape.memory_mb,
                 timeout=Duration.seconds(shape.seconds),
                 ephemeral_storage_size=Size.mebibytes(shape.disk_mb),
                 environment={"POWERTOOLS_SERVICE_NAME": name, **environment},

@@ -20,6 +20,7 @@ import pytest
 from imageclust import keys, wiring
 from imageclust.errors import InvalidInput, Permanent
 from imageclust.steps.ingest import create_collection
+from imageclust.steps.start_run import run_id_for
 from imageclust.wiring import Services
 
 from local.gateway import receive_form
@@ -215,21 +216,24 @@ def test_uploads_are_never_shown_as_pages(holiday: Server) -> None:
 
 def test_only_thumbnails_and_exports_of_the_data_are_shown(server: Server) -> None:
     store = server.services.store
-    store.write("s3://data/exports/r/index.html", b"<p>", content_type="text/html")
+    r = run_id_for("holiday", datetime.now(UTC), "r")
+    item = {"pk": keys.collection_pk("holiday"), "sk": keys.run_sk(r)}
+    server.services.table.put({**item, "run_id": r, "state": "SUCCEEDED"})
+    store.write(f"s3://data/exports/{r}/index.html", b"<p>", content_type="text/html")
     store.write("s3://data/models/m.json", b"{}")
     store.write(f"s3://data/{keys.thumbnail_key('ab' * 32)}", b"RIFF")
-    status, _, headers = server.call("GET", "/gallery/r/index.html")
+    status, _, headers = server.call("GET", f"/gallery/{r}/index.html")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in headers["content-security-policy"]
-    status, body, headers = server.call("GET", f"/gallery/r/thumbnails/{'ab' * 32}.webp")
+    status, body, headers = server.call("GET", f"/gallery/{r}/thumbnails/{'ab' * 32}.webp")
     assert (status, body, headers["content-type"]) == (200, b"RIFF", "image/webp")
-    assert server.call("GET", "/gallery/r")[2]["location"] == "/gallery/r/index.html"
-    assert server.call("GET", "/objects/data/exports/r/index.html")[0] == 200
+    assert server.call("GET", f"/gallery/{r}")[2]["location"] == f"/gallery/{r}/index.html"
+    assert server.call("GET", f"/objects/data/exports/{r}/index.html")[0] == 200
     for path in ("data/models/m.json", "data/exports/../models/m.json", "data/exports/none.html",
                  "data", "etc/passwd", "data/exports/%2e%2e/%2e%2e/imageclust.sqlite"):  # fmt: skip
         assert server.call("GET", f"/objects/{path}")[0] in (404, 422), path
     assert server.call("GET", "/gallery/../imageclust.sqlite")[0] in (404, 422)
-    assert server.call("GET", "/gallery/r/../../models/m.json")[0] in (404, 422)
+    assert server.call("GET", f"/gallery/{r}/../../models/m.json")[0] in (404, 422)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "a@b"])

@@ -42,3 +42,17 @@ def test_keepers_of_another_type(wrong: object) -> None:
 def test_keepers_that_no_run_can_have(wrong: list[str]) -> None:
     with pytest.raises(InvalidInput, match="at most 1,000 paths or patterns, none of them empty"):
         RunConfig.from_json({"keepers": wrong})
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"clusters": 3, "target_size": 10}, "give one of them"),
+        ({"target_size": 10, "max_size": 8}, "between min_size and max_size"),
+        ({"target_size": 4, "min_size": 5}, "between min_size and max_size"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(config: dict[str, int], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        RunConfig.from_json(config)
+    assert RunConfig(target_size=10, min_size=10, max_size=10).target_size == 10

@@ -1,6 +1,9 @@
 import base64
 import json
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,6 +42,26 @@ def test_folder_markers_are_not_objects(store: S3Store, clients: Clients) -> Non
 def test_content_types_are_kept(store: S3Store, clients: Clients) -> None:
     store.write("s3://data/a.webp", b"x", content_type="image/webp")
     assert clients.s3.head_object(Bucket="data", Key="a.webp")["ContentType"] == "image/webp"
+
+
+def test_a_full_disk_loses_its_oldest_copies(
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = []
+    for number in range(4):
+        store.write(f"s3://data/{number}.npy", b"x" * 1000)
+        paths.append(store.path(f"s3://data/{number}.npy"))
+        os.utime(paths[-1], (number, number))
+
+    def usage(folder: Path) -> SimpleNamespace:
+        """A disk with room for three copies and what is to be spared."""
+        return SimpleNamespace(free=64_000_000 + 3000 - 1000 * len(list(folder.iterdir())))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    store.write("s3://data/new.npy", b"y" * 1000)
+    assert store.path("s3://data/new.npy").read_bytes() == b"y" * 1000
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    assert store.path("s3://data/0.npy").read_bytes() == b"x" * 1000
 
 
 def test_a_download_happens_once(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,16 @@ class RunConfig:
                 f"min_size {self.min_size} is above max_size {self.max_size}: "
                 "no cluster can meet both"
             )
+        if self.clusters and self.target_size:
+            raise InvalidInput(
+                "clusters and target_size both say how many clusters there are: give one of them"
+            )
+        if self.target_size and not (
+            (self.min_size or 1) <= self.target_size <= (self.max_size or self.target_size)
+        ):
+            raise InvalidInput(
+                f"target_size {self.target_size} must lie between min_size and max_size"
+            )
         if not 0 < self.sample <= 1:
             raise InvalidInput(f"sample must be above 0 and at most 1, not {self.sample}")
         if self.label_weight is not None and not 0 <= self.label_weight <= 1:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from imageclust.adapters.aws.failures import translated
 from imageclust.errors import InvalidInput, NotFound
 from imageclust.keys import join_uri, split_uri
 from imageclust.ports import StoredObject
+
+_SPARE_BYTES = 64_000_000  # of the disk, for other files
 
 
 class S3Store:
@@ -73,10 +76,14 @@ class S3Store:
             self._clients.s3.delete_object(Bucket=bucket, Key=key)
 
     def path(self, uri: str) -> Path:
-        """A copy in the cache folder, downloaded once for each version of the object."""
+        """A copy in the cache folder, downloaded once for each version of the object.
+
+        Open it before asking for another: where the disk is full, older copies go.
+        """
         bucket, key = split_uri(uri)
         with translated(uri):
-            etag = self._clients.s3.head_object(Bucket=bucket, Key=key)["ETag"]
+            head = self._clients.s3.head_object(Bucket=bucket, Key=key)
+            etag = head["ETag"]
             mine = hashlib.sha256(uri.encode()).hexdigest()[:32]
             version = hashlib.sha256(etag.encode()).hexdigest()[:16]
             path = self._cache / f"{mine}-{version}{PurePosixPath(key).suffix[:16]}"
@@ -84,6 +91,7 @@ class S3Store:
                 return path
             body = self._clients.s3.get_object(Bucket=bucket, Key=key, IfMatch=etag)["Body"]
             self._cache.mkdir(parents=True, exist_ok=True)
+            self._make_room(head["ContentLength"])
             descriptor, temporary = tempfile.mkstemp(dir=self._cache)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
@@ -98,6 +106,14 @@ class S3Store:
             if old != path:
                 old.unlink(missing_ok=True)
         return path
+
+    def _make_room(self, size: int) -> None:
+        """Remove the oldest copies until ``size`` bytes fit: a warm function has served others."""
+        oldest = sorted(self._cache.iterdir(), key=lambda file: file.stat().st_mtime)
+        for file in oldest:
+            if shutil.disk_usage(self._cache).free >= size + _SPARE_BYTES:
+                return
+            file.unlink(missing_ok=True)
 
 
 def _check_key(uri: str) -> None:
