@@ -64,6 +64,17 @@ def test_a_full_disk_loses_its_oldest_copies(
     assert store.path("s3://data/0.npy").read_bytes() == b"x" * 1000
 
 
+@pytest.mark.parametrize("free", [10**12, 0])
+def test_a_file_that_another_thread_moves_away_stops_no_download(
+    free: int, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tmp0").symlink_to(tmp_path / "moved")  # listed, but not to be found
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store.write("s3://data/a.npy", b"x")
+    assert store.path("s3://data/a.npy").read_bytes() == b"x"
+
+
 def test_a_download_happens_once(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write("s3://data/m.onnx", b"weights")
     first = store.path("s3://data/m.onnx")

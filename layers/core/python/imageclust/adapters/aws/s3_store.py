@@ -109,11 +109,23 @@ class S3Store:
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest copies until ``size`` bytes fit: a warm function has served others."""
-        oldest = sorted(self._cache.iterdir(), key=lambda file: file.stat().st_mtime)
-        for file in oldest:
-            if shutil.disk_usage(self._cache).free >= size + _SPARE_BYTES:
-                return
+        if self._fits(size):
+            return
+        for file in sorted(self._cache.iterdir(), key=_age):
             file.unlink(missing_ok=True)
+            if self._fits(size):
+                return
+
+    def _fits(self, size: int) -> bool:
+        return shutil.disk_usage(self._cache).free >= size + _SPARE_BYTES
+
+
+def _age(file: Path) -> float:
+    """When the file was written; 0 where another thread has just moved or removed it."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _check_key(uri: str) -> None:
