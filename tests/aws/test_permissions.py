@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -26,14 +25,13 @@ from imageclust import batch, keys, wiring
 from imageclust.adapters.aws.s3_links import S3Links
 from imageclust.models import RunConfig
 from imageclust.settings import PROFILE_SCOPES
-from imageclust.steps import start_run as runs
 
 from functions import batch_job_event, plan_run, start_run
 from infra.constructs.handlers import SHAPES, camel
 from infra.security import permissions
 from local import workflows
 from local.demo import FAMILIES
-from tests.aws.conftest import Cloud, configure
+from tests.aws.conftest import Cloud, configure, start
 from tests.conftest import jpeg, picture
 from tests.functions.test_api import call as call_api
 from tests.infra.from_template import template
@@ -427,13 +425,3 @@ def test_the_gpu_job(used: set[Need], cloud: Cloud, make_photos: Callable[..., P
     assert {"vectors", "labels", "thumbnails"} <= {
         need.resource.split("/")[1] for need in used if need.action == "s3:PutObject"
     }
-
-
-def start(cloud: Cloud, config: dict[str, Any]) -> str:
-    return runs.start_run(
-        replace(cloud.services, workflows=cloud.workflows),
-        collection="holiday",
-        config=RunConfig.from_json(config),
-        trigger="api",
-        now=datetime.now(UTC),
-    )

@@ -237,7 +237,7 @@ def aws_services(settings: Settings) -> Services:
 
     def open_labeler(asked: str) -> Labeler | None:
         request = LabelRequest.parse(asked)
-        if request.labeler not in ("auto", "rekognition"):
+        if not request.by_rekognition:
             return models.labeler(asked)
         if asked not in rekognition:
             floor, most = request.min_confidence, request.max_labels
@@ -253,8 +253,7 @@ def aws_services(settings: Settings) -> Services:
         return rekognition[asked]
 
     def open_joint(embedder: str, preprocess: str, labeler: str) -> JointModel | None:
-        by_rekognition = LabelRequest.parse(labeler).labeler in ("auto", "rekognition")
-        if embedder.startswith("amazon.") or by_rekognition:
+        if embedder.startswith("amazon.") or LabelRequest.parse(labeler).by_rekognition:
             return None
         return models.joint(embedder, preprocess, labeler)
 

@@ -12,7 +12,12 @@ from imageclust.costs.estimate import (
     estimate_table,
     expected_clusters,
 )
-from imageclust.costs.prices import Prices, default_prices, read_overrides
+from imageclust.costs.prices import (
+    Prices,
+    default_prices,
+    embedding_figure,
+    read_overrides,
+)
 from imageclust.costs.spent import cost_of_units
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "cost_by_stage",
     "cost_of_units",
     "default_prices",
+    "embedding_figure",
     "embeds_in_batch",
     "estimate",
     "estimate_table",

@@ -10,7 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imageclust.costs.prices import Prices, default_prices, read_overrides
+from imageclust.costs.prices import (
+    Prices,
+    default_prices,
+    embedding_figure,
+    read_overrides,
+)
 from imageclust.errors import InvalidInput
 from imageclust.labels.spread import most_labelled
 from imageclust.models import JSON, RunConfig
@@ -293,11 +298,10 @@ class _Count:
     def _embedding(self, embed: int) -> Row:
         name, settings = self.config.embedder, self.settings
         if name.startswith("amazon."):
-            figure = "nova_embed_image" if "nova" in name else "titan_embed_image"
             batch = embeds_in_batch(embed, self.config, settings)
             share = self.prices.usd["batch_share"] if batch else 1.0
             what = f"{embed:,} images, Bedrock, {'batch' if batch else 'on demand'}"
-            return "embedding", what, {figure: embed * share}
+            return "embedding", what, {embedding_figure(name): embed * share}
         if settings.gpu_enabled and embed >= settings.gpu_from:
             jobs = min(10, math.ceil(embed / settings.gpu_images_a_job))
             seconds = embed / GPU_IMAGES_A_SECOND + jobs * GPU_START_SECONDS

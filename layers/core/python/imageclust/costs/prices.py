@@ -65,6 +65,11 @@ class Prices:
         return self, (note,)
 
 
+def embedding_figure(model: str) -> str:
+    """The price of one image embedded by a model of Bedrock."""
+    return "nova_embed_image" if "nova" in model else "titan_embed_image"
+
+
 @cache
 def default_prices() -> Prices:
     """The price file that comes with the library."""

@@ -22,6 +22,11 @@ class LabelRequest:
     properties: bool = False
     moderation: bool = False
 
+    @property
+    def by_rekognition(self) -> bool:
+        """Whether Rekognition is asked; on AWS ``auto`` means that too."""
+        return self.labeler in ("auto", "rekognition")
+
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         """What a run's configuration asks for."""

@@ -14,7 +14,7 @@ from imageclust import keys
 from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import JSON
 from imageclust.ports import Page, Table
-from imageclust.steps.start_run import collection_of
+from imageclust.steps.start_run import collection_of, run_record
 from imageclust.steps.usage import cost_of_run
 from imageclust.wiring import Services
 
@@ -358,7 +358,7 @@ def _decode(cursor: str) -> tuple[int, str | None]:
 
 
 def _run_item(table: Table, run_id: str) -> JSON:
-    item = table.get(keys.collection_pk(collection_of(run_id)), keys.run_sk(run_id))
+    item = run_record(table, run_id)
     if item is None:
         raise NotFound(f"There is no run '{run_id}'.")
     return item

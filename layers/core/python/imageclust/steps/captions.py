@@ -17,7 +17,7 @@ from imageclust import keys
 from imageclust.descriptions import ImageBrief
 from imageclust.errors import ImageclustError
 from imageclust.models import JSON, digest_of, parse_json_lines, to_json_lines
-from imageclust.steps.gather import read_answers
+from imageclust.steps.gather import read_answers, read_rows
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
@@ -131,19 +131,14 @@ def _wanted(services: Services, request: DescribeRequest) -> list[str]:
     """
     if request.config.captions == "off":
         return []
-    places = _rows(services, request, "assignments.jsonl")
+    places = read_rows(services, request.clusters, "assignments.jsonl")
     wanted = {row["image_id"] for row in places if row["status"] != "rejected"}
     if request.config.captions == "exemplars":
-        clusters = _rows(services, request, "clusters.jsonl")
+        clusters = read_rows(services, request.clusters, "clusters.jsonl")
         wanted &= {image_id for cluster in clusters for image_id in cluster["exemplars"]}
     if request.config.moderation == "on":
         wanted -= read_answers(services, sorted(wanted), request.plan["labeler"]).flagged.keys()
     return sorted(wanted)
-
-
-def _rows(services: Services, request: DescribeRequest, name: str) -> list[JSON]:
-    uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + name)
-    return parse_json_lines(services.store.read(uri))
 
 
 def _briefs(

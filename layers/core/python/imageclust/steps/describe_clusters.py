@@ -20,7 +20,8 @@ from imageclust.models import (
 )
 from imageclust.ports import BatchDescriber, BatchEmbedder, Describer
 from imageclust.steps.captions import NO_TIME, caption_images, caption_jobs, captions_left
-from imageclust.steps.start_run import collection_of
+from imageclust.steps.gather import read_rows
+from imageclust.steps.start_run import run_record
 from imageclust.wiring import Services
 
 logger = logging.getLogger(__name__)
@@ -221,13 +222,12 @@ def _job_state(batch: BatchDescriber | BatchEmbedder | None, item: JSON, job: st
 
 
 def _cancelled(services: Services, run_id: str) -> bool:
-    run = services.table.get(keys.collection_pk(collection_of(run_id)), keys.run_sk(run_id))
+    run = run_record(services.table, run_id)
     return run is not None and run["state"] == "CANCELLED"
 
 
 def read_briefs(services: Services, clusters: JSON) -> list[ClusterBrief]:
-    uri = keys.join_uri(clusters["bucket"], clusters["prefix"] + "briefs.jsonl")
-    return [ClusterBrief.from_json(row) for row in parse_json_lines(services.store.read(uri))]
+    return [ClusterBrief.from_json(row) for row in read_rows(services, clusters, "briefs.jsonl")]
 
 
 def read_names(services: Services, names: JSON) -> dict[str, ClusterNames]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.late import np
-from imageclust.models import JSON, parse_json_lines
+from imageclust.models import JSON
 from imageclust.steps.embed import npy_bytes
+from imageclust.steps.gather import read_rows
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
@@ -44,24 +45,22 @@ def draw_map(services: Services, request: MapRequest) -> JSON:
         from imageclust.clustering.maps import tsne_map  # with SciPy; a stored map spares it
 
         vectors = np.load(services.store.path(address + "embeddings.npy"), mmap_mode="r")
-        flat = tsne_map(vectors, _exemplars(services, address), seed=_SEED)
+        flat = tsne_map(vectors, _exemplars(services, found), seed=_SEED)
         if flat is None:
             return {"method": "pca", "why": "too few different images for t-SNE"}
         services.store.write(target, npy_bytes(flat))
     return {"method": "tsne", "why": ""}
 
 
-def _exemplars(services: Services, address: str) -> NDArray[np.int64]:
+def _exemplars(services: Services, clusters: JSON) -> NDArray[np.int64]:
     """Rows of ``embeddings.npy`` that show the clusters: every cluster's first, then its second…"""
     rows = {
         row["image_id"]: place
-        for place, row in enumerate(
-            parse_json_lines(services.store.read(address + "assignments.jsonl"))
-        )
+        for place, row in enumerate(read_rows(services, clusters, "assignments.jsonl"))
     }
     shown = [
         (rank, rows[image_id])
-        for cluster in parse_json_lines(services.store.read(address + "clusters.jsonl"))
+        for cluster in read_rows(services, clusters, "clusters.jsonl")
         for rank, image_id in enumerate(cluster["exemplars"])
     ]
     return np.array([row for _, row in sorted(shown)], dtype=np.int64)

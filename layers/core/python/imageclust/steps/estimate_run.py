@@ -5,7 +5,7 @@ the run that the collection shows; under other models nothing is stored, as far 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from imageclust import keys
 from imageclust.costs import Cached, Estimate, Place, estimate, within_budget
 from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import JSON, RunConfig
-from imageclust.ports import StoredObject
+from imageclust.steps.pictures import image_id_of
 from imageclust.wiring import Services
 
 _MOST_FILES = 1_000_000  # listed, a thousand a request
@@ -115,7 +115,11 @@ def look_up(services: Services, collection: str, config: RunConfig) -> Known:
     if not files:
         return Known(0, 0, 0, Cached())
     pointers = services.table.get_many((keys.seen_pk(f.uri), keys.POINTER_SK) for f in files)
-    ids = _distinct(files, pointers)
+    # A file that was not read yet stands for itself, its address as the id.
+    ids = {
+        image_id_of(file, pointers.get((keys.seen_pk(file.uri), keys.POINTER_SK))) or file.uri
+        for file in files
+    }
     embedder, labeler = _models_shown(services, collection, str(item.get("current_run")), config)
     vectors = _stored(services, [keys.vector_pk(embedder, i) for i in ids] if embedder else [])
     labels = _stored(services, [keys.label_pk(labeler, i) for i in ids] if labeler else [])
@@ -126,16 +130,6 @@ def look_up(services: Services, collection: str, config: RunConfig) -> Known:
         looked_up=len(files),
         cached=Cached(round(vectors * share), round(labels * share)),
     )
-
-
-def _distinct(files: Sequence[StoredObject], pointers: Mapping[tuple[str, str], JSON]) -> set[str]:
-    """Image ids; a file that was not read yet stands for itself, its address as the id."""
-    ids = set()
-    for file in files:
-        pointer = pointers.get((keys.seen_pk(file.uri), keys.POINTER_SK))
-        same = pointer and (pointer["etag"], pointer["size"]) == (file.etag, file.size)
-        ids.add(str(pointer["image_id"]) if pointer and same else file.uri)
-    return ids
 
 
 def _stored(services: Services, pks: Sequence[str]) -> int:

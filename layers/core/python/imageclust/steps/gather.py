@@ -89,6 +89,12 @@ def first_paths(files: Iterable[FileSeen], kept: Collection[str] = ()) -> dict[s
     return first
 
 
+def read_rows(services: Services, clusters: JSON, name: str) -> list[JSON]:
+    """One of the JSON Lines documents of a clustering; ``clusters`` is what ClusterImages said."""
+    uri = keys.join_uri(clusters["bucket"], clusters["prefix"] + name)
+    return parse_json_lines(services.store.read(uri))
+
+
 def gather(services: Services, image_ids: Iterable[str], embedder: str, *, run: str) -> Gathered:
     """Find the stored vectors of these images; those without one are rejected with a reason.
 

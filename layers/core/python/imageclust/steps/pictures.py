@@ -10,7 +10,7 @@ from imageclust import keys
 from imageclust.errors import InvalidInput, NotFound, Permanent, RejectedImage
 from imageclust.late import np
 from imageclust.models import JSON, ImageRef, to_json_lines
-from imageclust.ports import Labelled
+from imageclust.ports import Labelled, StoredObject
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:  # a cold function starts before it needs a codec
@@ -27,6 +27,13 @@ _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger 
 def plain_picture() -> NDArray[np.uint8]:
     """A picture that every model takes: a function that fails on it cannot work at all."""
     return np.full((320, 320, 3), 128, dtype=np.uint8)
+
+
+def image_id_of(file: StoredObject, pointer: JSON | None) -> str | None:
+    """The content that the file had when it was last read, if it is still that version."""
+    if pointer and (pointer["etag"], pointer["size"]) == (file.etag, file.size):
+        return str(pointer["image_id"])
+    return None
 
 
 def without_vectors(

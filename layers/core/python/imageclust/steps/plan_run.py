@@ -22,7 +22,7 @@ from imageclust.ports import StoredObject
 from imageclust.settings import Settings
 from imageclust.steps.captions import count_captions
 from imageclust.steps.gather import kept_paths
-from imageclust.steps.pictures import REMOVED, without_labels, without_vectors
+from imageclust.steps.pictures import REMOVED, image_id_of, without_labels, without_vectors
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
@@ -266,9 +266,9 @@ def _name_chunk(services: Services, chunk: Sequence[StoredObject], root: int) ->
     unread: list[tuple[StoredObject, FileSeen]] = []
     for item in chunk:
         file = FileSeen(path=item.uri[root:], uri=item.uri, size=item.size)
-        pointer = known.get((keys.seen_pk(item.uri), keys.POINTER_SK))
-        if pointer and (pointer["etag"], pointer["size"]) == (item.etag, item.size):
-            named[item.uri] = replace(file, image_id=pointer["image_id"])
+        image_id = image_id_of(item, known.get((keys.seen_pk(item.uri), keys.POINTER_SK)))
+        if image_id is not None:
+            named[item.uri] = replace(file, image_id=image_id)
         else:
             unread.append((item, file))
     if unread:

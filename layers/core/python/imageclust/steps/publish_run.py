@@ -35,7 +35,6 @@ from imageclust.models import (
     Outcome,
     RunConfig,
     digest_of,
-    parse_json_lines,
     pretty_json,
 )
 from imageclust.steps.captions import read_captions
@@ -48,8 +47,9 @@ from imageclust.steps.gather import (
     kept_paths,
     read_answers,
     read_files,
+    read_rows,
 )
-from imageclust.steps.start_run import finish_run
+from imageclust.steps.start_run import finish_run, run_record
 from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
 
@@ -108,17 +108,19 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
 
     started, begun = time.monotonic(), time.time()
     files = read_files(services, request.plan["files"])
-    places = {row["image_id"]: row for row in _read_rows(services, request, "assignments.jsonl")}
+    places = {
+        row["image_id"]: row for row in read_rows(services, request.clusters, "assignments.jsonl")
+    }
     # What had no vector when it was clustered may have one now, from another run: not of this one.
     placed = [image_id for image_id, row in places.items() if row["status"] != "rejected"]
     gathered = gather(services, placed, request.plan["embedder"], run=request.run_id)
-    clusters = _read_rows(services, request, "clusters.jsonl")
-    similar = _read_rows(services, request, "similar.jsonl")
+    clusters = read_rows(services, request.clusters, "clusters.jsonl")
+    similar = read_rows(services, request.clusters, "similar.jsonl")
     names = read_names(services, request.names)
     captions = read_captions(services, request.names["captions"])
     answers = read_answers(services, gathered.image_ids, request.plan["labeler"])
     own = answers.labels
-    spread = {row["image_id"]: row for row in _read_rows(services, request, "labels.jsonl")}
+    spread = {row["image_id"]: row for row in read_rows(services, request.clusters, "labels.jsonl")}
     labels = _labels_of_run(request, own, spread)
     summary_uri = keys.join_uri(
         request.clusters["bucket"], request.clusters["prefix"] + "summary.json"
@@ -312,9 +314,7 @@ def _shown_run(services: Services, collection: str) -> JSON | None:
     """The record of the run that the collection shows."""
     item = services.table.get(keys.COLLECTIONS_PK, collection) or {}
     run_id = item.get("current_run")
-    if run_id is None:
-        return None
-    return services.table.get(keys.collection_pk(collection), keys.run_sk(run_id))
+    return None if run_id is None else run_record(services.table, run_id)
 
 
 def _exported(services: Services, run_id: str) -> str:
@@ -397,11 +397,6 @@ def _caption_counts(request: PublishRequest) -> JSON:
     return {"mode": request.config.captions, **kept}
 
 
-def _read_rows(services: Services, request: PublishRequest, name: str) -> list[JSON]:
-    uri = keys.join_uri(request.clusters["bucket"], request.clusters["prefix"] + name)
-    return parse_json_lines(services.store.read(uri))
-
-
 def _labels_of_run(
     request: PublishRequest, own: dict[str, tuple[Label, ...]], spread: dict[str, JSON]
 ) -> dict[str, tuple[Label, ...]]:
@@ -429,7 +424,7 @@ def _map(services: Services, request: PublishRequest) -> list[list[float]]:
 
 
 def _top_labels(services: Services, request: PublishRequest) -> list[list[str]]:
-    briefs = _read_rows(services, request, "briefs.jsonl")
+    briefs = read_rows(services, request.clusters, "briefs.jsonl")
     return [[name for name, _, _ in brief["labels"][:10]] for brief in briefs]
 
 

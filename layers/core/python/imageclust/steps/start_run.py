@@ -75,7 +75,7 @@ def start_run(
             services.table, collection, idempotency_key, run_id=run_id, digest=digest
         )
     request = RunRequest(run_id=run_id, collection=collection, config=config, trigger=trigger)
-    run = _run(services.table, run_id)
+    run = run_record(services.table, run_id)
     if run is not None and run["state"] != "RUNNING":
         return run_id
     for _ in range(_TURNS):
@@ -95,7 +95,7 @@ def start_run(
     else:
         raise StoreUnavailable(f"'{collection}' is changing too fast to start a run.")
     _launch(services, request.to_json(), created=since)
-    run = _run(services.table, run_id)
+    run = run_record(services.table, run_id)
     if run is not None and run["state"] != "RUNNING":
         # It was over before our claim (two calls with one key) or is over already.
         _let_go(services, collection, run_id, now)
@@ -150,7 +150,7 @@ def cancel_run(services: Services, *, run_id: str, now: datetime) -> None:
     The state is written first, so a run that publishes at the same moment loses or wins whole.
     """
     collection = collection_of(run_id)
-    if _run(services.table, run_id) is None:
+    if run_record(services.table, run_id) is None:
         raise NotFound(f"There is no run '{run_id}'.")
     state = _end(services.table, collection, run_id, "CANCELLED", {"finished": _iso(now)})
     if state != "CANCELLED":
@@ -197,14 +197,14 @@ def _under_way(services: Services, item: JSON, now: datetime) -> bool:
     A run that is over or dead is let go, and a dead one is recorded as failed.
     """
     run_id, collection = str(item["running_run"]), str(item["sk"])
-    run = _run(services.table, run_id)
+    run = run_record(services.table, run_id)
     if run is None or run["state"] == "RUNNING":
         if services.workflows.running(run_id):
             return True
         # Through the record: a table may give 1 back for 1.0, and the input must be the same.
         request = RunRequest.from_json(item["running_request"]).to_json()
         _launch(services, request, created=item["running_since"])
-        run = _run(services.table, run_id)
+        run = run_record(services.table, run_id)
         if run is not None and run["state"] == "RUNNING":
             young = now - datetime.fromisoformat(item["running_since"]) < GRACE
             if young or services.workflows.running(run_id):
@@ -223,7 +223,7 @@ def _let_go(services: Services, collection: str, run_id: str, now: datetime) -> 
     run asked for by a person took over and did not publish; a failed run that changes started is
     not tried again until something changes.
     """
-    run = _run(services.table, run_id)
+    run = run_record(services.table, run_id)
     for _ in range(_TURNS):
         item = services.table.get(keys.COLLECTIONS_PK, collection)
         if item is None:
@@ -268,7 +268,7 @@ def _shown(table: Table, run: JSON, current: str | None) -> str:
 
     A late end of an old run hides no newer one.
     """
-    shown = _run(table, current) if current else None
+    shown = run_record(table, current) if current else None
     newer = shown is not None and shown["created"] > run["created"]
     return str(current if newer else run.get("same_as") or run["run_id"])
 
@@ -307,7 +307,7 @@ def _launch(services: Services, request: JSON, *, created: str) -> None:
     try:
         services.table.put(item, unless_exists=True)
     except Conflict:
-        run = _run(services.table, run_id)
+        run = run_record(services.table, run_id)
         if run is not None and run["state"] != "RUNNING":
             return
     services.workflows.start(run_id, request)
@@ -361,7 +361,8 @@ def _collection(table: Table, name: str) -> JSON:
     return item
 
 
-def _run(table: Table, run_id: str) -> JSON | None:
+def run_record(table: Table, run_id: str) -> JSON | None:
+    """What the table knows of a run. Raises NotFound for what cannot be a run id."""
     return table.get(keys.collection_pk(collection_of(run_id)), keys.run_sk(run_id))
 
 

@@ -21,6 +21,7 @@ from imageclust.adapters.aws.bedrock_jobs import (
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import code_of, translated
 from imageclust.adapters.aws.pictures import jpeg_within
+from imageclust.costs import embedding_figure
 from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, UnknownModel
 from imageclust.models import JSON, parse_json_lines
 
@@ -135,8 +136,7 @@ class BedrockEmbedder:
 
     def count_batch(self, images: int) -> None:
         """Note what a batch inference job was paid for."""
-        figure = "nova_embed_image" if "nova" in self.model_id else "titan_embed_image"
-        self._clients.meter.add(f"batch_{figure}", images)
+        self._clients.meter.add(f"batch_{embedding_figure(self.model_id)}", images)
 
     def _rows(self, make: Callable[[Any], JSON], items: Sequence[Any]) -> NDArray[np.float32]:
         if not len(items):

@@ -11,6 +11,8 @@ from typing import Any
 
 import boto3
 
+from imageclust.costs import embedding_figure
+
 _LEAST_VECTOR_BYTES = 128 * 1024  # a PutVectors call is billed as at least so much
 _OPERATIONS = {
     ("rekognition", "DetectLabels"): "rekognition_image",
@@ -85,7 +87,7 @@ class Meter:
 
     def _count_model(self, operation: str, model: str, parsed: Mapping[str, Any]) -> None:
         if operation == "InvokeModel":
-            self.add("nova_embed_image" if "nova" in model else "titan_embed_image", 1)
+            self.add(embedding_figure(model), 1)
             return
         self.count_tokens(model, parsed)
 
