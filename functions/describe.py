@@ -1,4 +1,4 @@
-"""DescribeClusters: names on demand."""
+"""DescribeClusters: names and captions, from batch inference jobs and on demand."""
 
 from imageclust.models import JSON
 from imageclust.steps.describe_clusters import DescribeRequest, describe_clusters

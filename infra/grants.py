@@ -145,7 +145,7 @@ def grant_bedrock(
     roles: Mapping[str, iam.Role], *, storage: Storage, bedrock: Bedrock, workflow: Workflow
 ) -> None:
     """What names the clusters, and the embedding models of Bedrock."""
-    for name in ("describe", "describe_in_batch", "collect_descriptions"):
+    for name in ("describe", "describe_in_batch"):
         storage.grant_read_data(
             roles[name],
             "clusters",
@@ -156,11 +156,9 @@ def grant_bedrock(
             reason="clusters, labels and pictures to describe, answers that exist",
         )
         storage.grant_table(roles[name], reason="task tokens; labels; captions")
-    for name in ("describe", "collect_descriptions"):
-        storage.grant_write_data(roles[name], "descriptions", reason="names of clusters, captions")
-        bedrock.grant_describe(
-            roles[name], reason="name clusters, caption images, one request each"
-        )
+    describe = roles["describe"]
+    storage.grant_write_data(describe, "descriptions", reason="names of clusters, captions")
+    bedrock.grant_describe(describe, reason="name clusters, caption images, one request each")
     submit = roles["describe_in_batch"]
     storage.grant_write_data(submit, "bedrock", reason="the job's input")
     bedrock.grant_submit(submit, reason="start the batch inference job")

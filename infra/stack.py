@@ -29,7 +29,6 @@ STATES = (
     "draw_map",
     "describe",
     "describe_in_batch",
-    "collect_descriptions",
     "publish",
     "record_failure",
 )
@@ -140,12 +139,7 @@ class ImageclustStack(Stack):
                 schedule_role_arn=uploads.schedule_role_arn,
                 start_function_arn=handlers.start_run_arn,
             )
-        for name in (
-            "describe_in_batch",
-            "collect_descriptions",
-            "embed_in_batch",
-            "batch_job_event",
-        ):
+        for name in ("describe_in_batch", "embed_in_batch"):
             handlers.give(name, bedrock_batch_role_arn=bedrock.batch_role_arn)
         roles = handlers.roles
         grants.grant_entries(roles, storage=storage, uploads=uploads, workflow=workflow)

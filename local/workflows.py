@@ -36,7 +36,6 @@ FUNCTIONS = {
     "DrawMap": "draw_map",
     "Describe": "describe",
     "DescribeInBatch": "describe_in_batch",
-    "CollectDescriptions": "collect_descriptions",
     "Publish": "publish",
     "RecordFailure": "record_failure",
 }

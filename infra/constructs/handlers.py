@@ -35,7 +35,6 @@ SHAPES: Mapping[str, Shape] = {
     "describe": Shape(("base", "opencv", "pillow"), 1_769, 900),
     # Puts up to thousands of thumbnails into a job's input.
     "describe_in_batch": Shape(("base", "opencv", "pillow"), 1_769, 900),
-    "collect_descriptions": Shape(("base", "opencv", "pillow"), 1_769, 900),
     "batch_job_event": Shape(("base",), 512, 120),
     "publish": Shape(("base", "opencv", "pillow"), 10_240, 900, 4_096),
     "record_failure": Shape(("base",), 512, 60),

@@ -159,7 +159,7 @@ def test_a_job_that_fails_is_made_up_for_on_demand(cloud: Cloud, status: str) ->
     cloud.bedrock.batch = BatchPlan(minimum=1)
     cloud.bedrock.batches[NOVA] = BatchPlan(minimum=1, status=status, polls=4, processed=0)
     item = run(cloud, describe="batch")
-    assert "CollectDescriptions" in item["seconds"]
+    assert "DescribeInBatch" in item["seconds"]
     assert {request["modelId"] for request in cloud.bedrock.conversations} == {NOVA}
     assert all(told_by(cluster) == [HAIKU, NOVA] for cluster in clusters(cloud, item))
 
@@ -176,7 +176,7 @@ def test_failed_records_are_asked_for_on_demand(cloud: Cloud) -> None:
 def test_all_jobs_expire_and_what_they_wrote_is_used(cloud: Cloud) -> None:
     cloud.bedrock.batch = BatchPlan(minimum=1, status="Expired", processed=2 / 3)
     item = run(cloud, describe="batch")
-    assert "DescribeClusters" in item["seconds"]
+    assert "DescribeInBatch" not in item["seconds"]
     assert len(cloud.bedrock.conversations) == 2, "one cluster of three, two models"
     assert all(told_by(cluster) == [HAIKU, NOVA] for cluster in clusters(cloud, item))
 

@@ -318,8 +318,7 @@ def test_names_from_a_batch_job(
     assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
 
     assert refused(used) == []
-    named_by = "CollectDescriptions" if status == "Completed" else "Describe"
-    assert roles(used) >= {"DescribeInBatch", "BatchJobEvent", "BedrockBatch", named_by}
+    assert roles(used) >= {"DescribeInBatch", "BatchJobEvent", "BedrockBatch", "Describe"}
     answer = "SendTaskSuccess" if status == "Completed" else "SendTaskFailure"
     assert Need("BatchJobEvent", f"states:{answer}") in used
 

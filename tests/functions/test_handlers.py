@@ -178,7 +178,7 @@ def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) 
     waiting = services.table.get(keys.TOKENS_PK, job_name(request["run_id"]))
     assert waiting is not None
     assert waiting["token"] == "a-token"
-    names = call("CollectDescriptions", {**base, "plan": plan, "clusters": clusters})
+    names = call("DescribeClusters", {**base, "plan": plan, "clusters": clusters})
     assert names["described"] == 3
 
 

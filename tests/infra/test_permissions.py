@@ -73,7 +73,7 @@ def test_one_prefix_one_writer(template: JSON) -> None:
         "StorageData/labels/*": ["Cluster", "Embed", "Label"],
         "StorageData/results/*": ["Workflow"],
         "StorageData/clusters/*": ["Cluster"],
-        "StorageData/descriptions/*": ["CollectDescriptions", "Describe"],
+        "StorageData/descriptions/*": ["Describe"],
         "StorageData/bedrock/*": ["BedrockBatch", "DescribeInBatch"],
         "StorageData/exports/*": ["Publish"],
     }

@@ -151,7 +151,7 @@ def test_who_starts_runs_knows_how(template: JSON) -> None:
     for name in ("ingest", "start_run", "api", "publish", "record_failure"):
         variables = functions[name]["Environment"]["Variables"]
         assert {"SCHEDULE_GROUP", "SCHEDULE_ROLE_ARN", "START_FUNCTION_ARN"} <= set(variables)
-    for name in ("describe_in_batch", "embed_in_batch", "batch_job_event"):
+    for name in ("describe_in_batch", "embed_in_batch"):
         assert "BEDROCK_BATCH_ROLE_ARN" in functions[name]["Environment"]["Variables"]
 
 

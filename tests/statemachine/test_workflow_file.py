@@ -253,11 +253,17 @@ def batch_contracts() -> dict[str, Any]:
     }
     publish = copy.deepcopy(CONTRACTS["PublishRun"])
     publish["input"]["clusters"] = clusters["output"]
-    states = ("PlanRun", "Embed", "Label", "ClusterImages", "DrawMap", "DescribeInBatch")
-    publish["input"]["seconds"] = dict.fromkeys([*states, "CollectDescriptions"], 1)
+    publish["input"]["seconds"]["DescribeInBatch"] = 1
+    describe = copy.deepcopy(CONTRACTS["DescribeClusters"])
+    describe["input"]["clusters"] = clusters["output"]
     drawn = copy.deepcopy(CONTRACTS["DrawMap"])
     drawn["input"]["clusters"] = clusters["output"]
-    return {"ClusterImages": clusters, "DrawMap": drawn, "PublishRun": publish}
+    return {
+        "ClusterImages": clusters,
+        "DrawMap": drawn,
+        "DescribeClusters": describe,
+        "PublishRun": publish,
+    }
 
 
 def test_without_a_map_the_run_goes_on() -> None:
@@ -278,7 +284,7 @@ def test_many_clusters_are_described_in_batch() -> None:
     machine = Contracted(**batch_contracts())
     execution = run(machine)
     assert execution.status == "SUCCEEDED", execution.cause
-    assert machine.called[-3:] == ["DescribeInBatch", "CollectDescriptions", "PublishRun"]
+    assert machine.called[-3:] == ["DescribeInBatch", "DescribeClusters", "PublishRun"]
 
 
 def test_a_batch_job_that_fails_falls_back_to_on_demand() -> None:
@@ -292,9 +298,7 @@ def test_a_batch_job_that_fails_falls_back_to_on_demand() -> None:
 
     contracts = batch_contracts()
     contracts["PublishRun"]["input"]["seconds"] = CONTRACTS["PublishRun"]["input"]["seconds"]
-    describe = copy.deepcopy(CONTRACTS["DescribeClusters"])
-    describe["input"]["clusters"] = contracts["ClusterImages"]["output"]
-    machine = Expired(**contracts, DescribeClusters=describe)
+    machine = Expired(**contracts)
     execution = run(machine)
     assert execution.status == "SUCCEEDED", execution.cause
     assert machine.called[-3:] == ["DescribeInBatch", "DescribeClusters", "PublishRun"]

@@ -46,7 +46,7 @@ def test_a_failed_call_was_paid_but_a_batch_job_is_counted_once(
     services, bought = paid
 
     def fails() -> None:
-        with metered(services, "CollectDescriptions", {"run_id": "r"}):
+        with metered(services, "DescribeClusters", {"run_id": "r"}):
             bought.update({"batch_tokens_in/nova-micro": 5, "s3_get": 2})
             raise ValueError("broken")
 

@@ -1,4 +1,4 @@
-"""DescribeClusters, DescribeInBatch and CollectDescriptions: briefs to names, stored by digest."""
+"""DescribeClusters and DescribeInBatch: briefs to names, stored by digest."""
 
 import logging
 import time
@@ -32,7 +32,7 @@ _WAIT_SECONDS = 90_000  # the time-out of the states that wait for batch jobs
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    """Input of the three states: what PlanRun and ClusterImages returned."""
+    """Input of both states: what PlanRun and ClusterImages returned."""
 
     run_id: str
     collection: str
