@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from imageclust.models import JSON
+    from imageclust.models import JSON, RunConfig
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 
@@ -85,6 +85,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--out", metavar="DIR", help="where the results go (default: NAME-clusters, here)"
     )
     run.add_argument("--collection", metavar="NAME", help="name of the collection")
+    _add_config(run)
     run.add_argument("--embedder", metavar="KEY", help="see 'imageclust models list'")
     run.add_argument("--preprocess", metavar="NAME", help="center_crop, resize, letterbox, …")
     run.add_argument("--labels", choices=["full", "exemplars", "off"], help="which images to label")
@@ -124,24 +125,45 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.set_defaults(run_command=_run)
 
 
-_CONFIGURED = (
-    "embedder", "preprocess", "labels", "label_min_confidence", "max_labels", "label_weight",
-    "duplicates", "keepers", "captions", "method", "min_size", "max_size", "clusters",
-    "target_size", "mode",
-    "search_seconds", "silhouette_weight", "balance_weight", "noise_weight", "outliers", "sample",
-    "seed",
-)  # fmt: skip
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config",
+        metavar="JSON",
+        help='any settings of a run, \'{"labels": "exemplars"}\', or a file of them; '
+        "an option given beside it wins",
+    )
 
 
-def _given(options: argparse.Namespace) -> JSON:
-    """The settings of a run that the command line gives."""
-    values = {name: getattr(options, name, None) for name in _CONFIGURED}
-    return {name: value for name, value in values.items() if value is not None}
+def _given(options: argparse.Namespace) -> RunConfig:
+    """The settings of a run: ``--config``, and over it the options. Raises InvalidInput."""
+    from dataclasses import fields
+
+    from imageclust.models import RunConfig
+
+    own = {field.name: getattr(options, field.name, None) for field in fields(RunConfig)}
+    given = {name: value for name, value in own.items() if value is not None}
+    return RunConfig.from_json(_read_config(getattr(options, "config", None)) | given)
+
+
+def _read_config(given: str | None) -> JSON:
+    """The settings in a JSON file, or in the text itself. Raises InvalidInput."""
+    from imageclust.errors import InvalidInput
+
+    if not given:
+        return {}
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+        found = json.loads(text)
+    except FileNotFoundError:
+        raise InvalidInput(f"there is no file {given}; --config takes one, or JSON") from None
+    except ValueError as error:
+        raise InvalidInput(f"--config is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidInput("--config must be a JSON object of settings")
+    return found
 
 
 def _run(options: argparse.Namespace) -> int:
-    from imageclust.models import RunConfig
-
     from local.home import find_home
     from local.run import run_folder
 
@@ -150,7 +172,7 @@ def _run(options: argparse.Namespace) -> int:
         home=find_home(options.home),
         out=Path(options.out) if options.out else None,
         collection=options.collection,
-        config=RunConfig.from_json(_given(options)),
+        config=_given(options),
         quiet=options.json,
     )
     if options.json:
@@ -302,8 +324,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from imageclust.models import RunConfig
-
     from local.compare import Comparison, compare_folder, table
     from local.home import find_home
 
@@ -311,7 +331,7 @@ def _compare(options: argparse.Namespace) -> int:
         embedders=options.embedders,
         preprocessings=options.preprocessings,
         resolutions=options.resolutions,
-        config=RunConfig.from_json(_given(options)),
+        config=_given(options),
         include=tuple(options.include),
         pairs=Path(options.pairs) if options.pairs else None,
     )
@@ -335,9 +355,7 @@ def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     estimate.add_argument("photos", metavar="PHOTOS", nargs="?", help="the folder")
     estimate.add_argument("--images", type=int, metavar="N", help="so many distinct images")
-    estimate.add_argument(
-        "--config", metavar="JSON", help='settings of the run, {"labels": "exemplars"}, or a file'
-    )
+    _add_config(estimate)
     estimate.add_argument("--region", default="us-east-1", metavar="NAME", help="AWS region")
     estimate.add_argument(
         "--prices", metavar="FILE", help='your own figures, {"rekognition_image": 0.0008}'
@@ -351,15 +369,13 @@ def _add_estimate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    from imageclust.models import RunConfig
-
     from local import estimate
     from local.home import find_home
 
     found = estimate.estimate_folder(
         Path(options.photos) if options.photos else None,
         images=options.images,
-        config=RunConfig.from_json(estimate.read_config(options.config)),
+        config=_given(options),
         home=find_home(options.home),
         place=estimate.place_on_aws(
             options.region, Path(options.prices) if options.prices else None

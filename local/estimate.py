@@ -1,15 +1,14 @@
 """``imageclust estimate``: what a run of a folder, or of so many images, would cost on AWS."""
 
-import json
 import tempfile
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from imageclust import keys
 from imageclust.costs import Place, default_prices, estimate_table, read_overrides
+from imageclust.descriptions.words import counted
 from imageclust.errors import InvalidInput
 from imageclust.models import RunConfig
 from imageclust.settings import Settings
@@ -72,31 +71,15 @@ def place_on_aws(region: str, prices: Path | None) -> Place:
     return Place(Settings(), region, prices=known)
 
 
-def read_config(given: str | None) -> dict[str, Any]:
-    """The settings in a JSON file, or in the text itself. Raises InvalidInput."""
-    if not given:
-        return {}
-    try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
-    except FileNotFoundError:
-        raise InvalidInput(f"there is no file {given}; --config takes one, or JSON") from None
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"--config is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidInput("--config must be a JSON object of settings")
-    return found
-
-
 def told(found: RunEstimate) -> str:
     """The estimate for a terminal."""
     lines = []
     known = found.known
     if known is not None:
         lines.append(
-            f"{known.files:,} files, {known.images:,} distinct images; "
-            f"{known.cached.vectors:,} vectors and {known.cached.labels:,} labels are stored"
+            f"{counted(known.files, 'file')}, {counted(known.images, 'distinct image')}; "
+            f"{counted(known.cached.vectors, 'vector')} and "
+            f"{counted(known.cached.labels, 'label')} are stored"
         )
     lines.append("On this machine a run costs nothing. On AWS:")
     lines.append(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from imageclust import keys
+from imageclust.descriptions.words import counted
 from imageclust.errors import AlreadyRunning, InvalidInput, Permanent
 from imageclust.models import JSON, RunConfig, check_collection_name
 from imageclust.steps.browse import run_exports
@@ -246,12 +247,14 @@ def _summary(record: JSON, out: Path) -> str:
     counts = record["counts"]
     same_as = record.get("same_as")
     captions = record["captions"]
-    told = f", {captions['given']} of {captions['wanted']} captions" if captions["wanted"] else ""
+    told = ""
+    if captions["wanted"]:
+        told = f", {captions['given']:,} of {counted(captions['wanted'], 'caption')}"
     lines = [f"nothing has changed since the run {same_as}"] if same_as else []
     lines += [
-        f"{counts['seen']} files: {counts['clustered']} in {record['clusters']} clusters, "
-        f"{counts['outliers']} outliers, {counts['duplicates']} duplicates, "
-        f"{counts['rejected']} rejected{told}",
+        f"{counted(counts['seen'], 'file')}: {counts['clustered']:,} in "
+        f"{counted(record['clusters'], 'cluster')}, {counted(counts['outliers'], 'outlier')}, "
+        f"{counted(counts['duplicates'], 'duplicate')}, {counts['rejected']:,} rejected{told}",
         f"embedder {record['models']['embedder']}, method {record['method']}, "
         f"{sum(record['seconds'].values()):.1f} s",
         *(f"note: {note}" for note in record["notes"]),

@@ -225,7 +225,7 @@ def test_a_model_that_fails_fails_no_run(cloud: Cloud) -> None:
     item = run(cloud)
     assert item["captions"]["given"] == 0
     (note,) = item["notes"]
-    assert note.startswith(f"{IMAGES} of {IMAGES} images have no caption: ")
+    assert note.startswith(f"no caption for {IMAGES} of {IMAGES} images: ")
     assert "access" in note
 
 
@@ -238,7 +238,7 @@ def test_when_the_time_is_up_the_rest_waits_for_the_next_run(
     assert item["captions"]["given"] == 0
     assert item["notes"] == [
         "the describer auto did not name the clusters: the time of one function was up",
-        f"{IMAGES} of {IMAGES} images have no caption: the time of one function was up",
+        f"no caption for {IMAGES} of {IMAGES} images: the time of one function was up",
     ]
     assert cloud.bedrock.conversations == []
     complete(cloud, run(with_settings(cloud, replace(short, describe_seconds=600))))

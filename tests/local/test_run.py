@@ -66,6 +66,38 @@ def assert_conserved(cli: Cli, seen: int) -> None:
     }
 
 
+def test_settings_come_from_a_file_too(cli: Cli, make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos = make_photos(families=2, each=4)
+    (photos / "copy.jpg").write_bytes((photos / "family 0" / "0.jpg").read_bytes())
+    config = tmp_path / "config.json"
+    config.write_text('{"clusters": 2, "seed": 3, "max_cost_usd": 0.01}')
+    code, told, _ = cli.run(photos, "--config", str(config), "--seed", "5")
+    assert code == 0
+    used = cli.record()["config"]
+    assert (used["clusters"], used["seed"], used["max_cost_usd"]) == (2, 5, 0.01), "options win"
+    assert "9 files: 8 in 2 clusters, 0 outliers, 1 duplicate, 0 rejected\n" in told
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (b"{", "--config is not JSON"),
+        (b"\xff\xfe", "--config is not JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b'{"moderation": "on"}', "needs Rekognition"),
+        (b'{"describer": "auto,deterministic"}', "are the same model"),
+    ],
+)
+def test_settings_that_cannot_work_are_told(
+    cli: Cli, make_photos: MakePhotos, tmp_path: Path, config: bytes, sentence: str
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_bytes(config)
+    code, told, errors = cli.run(make_photos(families=1, each=2), "--config", str(file))
+    assert (code, told) == (2, "")
+    assert sentence in errors
+
+
 def test_a_folder_becomes_named_clusters(cli: Cli, make_photos: MakePhotos) -> None:
     photos = make_photos(families=3, each=8)
     code, told, _ = cli.run(photos, "--clusters", "3")

@@ -66,6 +66,12 @@ def test_the_page_tells_what_became_of_every_file() -> None:
         assert part in page.text
 
 
+def test_one_of_a_kind_is_told_in_the_singular() -> None:
+    text = page_of(made_up(sizes=(1,), outliers=1, duplicates=1, rejected=1)).text
+    assert "4 files seen = 1 clustered 1 outlier 1 duplicate 1 rejected" in text
+    assert "1 picture in 1 cluster" in text
+
+
 def test_every_link_leads_somewhere_and_ids_are_unique() -> None:
     page = page_of(made_up())
     ids = page.values("id")

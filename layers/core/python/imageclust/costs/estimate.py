@@ -16,6 +16,7 @@ from imageclust.costs.prices import (
     embedding_figure,
     read_overrides,
 )
+from imageclust.descriptions.words import counted
 from imageclust.errors import InvalidInput
 from imageclust.labels.spread import most_labelled
 from imageclust.models import JSON, RunConfig
@@ -164,7 +165,10 @@ def estimate(
     costs = cost_by_stage(units, prices=prices)
     stages = tuple(StageCost(stage, what, costs[stage]) for stage, what, _ in rows)
     if clusters is None and config.clusters is None and config.target_size is None:
-        notes = (*notes, f"{expected:,} clusters are assumed (2 √images, within the size bounds)")
+        notes = (
+            *notes,
+            f"{counted(expected, 'cluster')} assumed (2 √images, within the size bounds)",
+        )
     for name in _models(config):
         model = _model_id(name, place.settings)
         if units["naming"] and price_key(model, prices) is None:
@@ -238,7 +242,7 @@ class _Count:
             self._embedding(embed),
             (
                 "decoding",
-                f"{decoded:,} images, thumbnails",
+                f"{counted(decoded, 'image')}, thumbnails",
                 {"lambda_gb_second": decoded * LAMBDA_GB * DECODE_SECONDS},
             ),
             self._workflow(embed, label),
@@ -291,24 +295,28 @@ class _Count:
                 units["rekognition_properties"], more = label, " with properties"
             if self.config.moderation == "on":
                 units["rekognition_moderation"], more = label, f"{more} and moderation"
-            return "labels", f"{label:,} images, Rekognition{more}", dict(units)
+            return "labels", f"{counted(label, 'image')}, Rekognition{more}", dict(units)
         seconds = label * LAMBDA_GB * EMBED_SECONDS
-        return "labels", f"{label:,} images, ONNX on Lambda", {"lambda_gb_second": seconds}
+        return "labels", f"{counted(label, 'image')}, ONNX on Lambda", {"lambda_gb_second": seconds}
 
     def _embedding(self, embed: int) -> Row:
         name, settings = self.config.embedder, self.settings
         if name.startswith("amazon."):
             batch = embeds_in_batch(embed, self.config, settings)
             share = self.prices.usd["batch_share"] if batch else 1.0
-            what = f"{embed:,} images, Bedrock, {'batch' if batch else 'on demand'}"
+            what = f"{counted(embed, 'image')}, Bedrock, {'batch' if batch else 'on demand'}"
             return "embedding", what, {embedding_figure(name): embed * share}
         if settings.gpu_enabled and embed >= settings.gpu_from:
             jobs = min(10, math.ceil(embed / settings.gpu_images_a_job))
             seconds = embed / GPU_IMAGES_A_SECOND + jobs * GPU_START_SECONDS
-            what = f"{embed:,} images, {jobs} GPU {'job' if jobs == 1 else 'jobs'}"
+            what = f"{counted(embed, 'image')}, {counted(jobs, 'GPU job')}"
             return "embedding", what, {"gpu_second": seconds}
         seconds = embed * LAMBDA_GB * EMBED_SECONDS
-        return "embedding", f"{embed:,} images, ONNX on Lambda", {"lambda_gb_second": seconds}
+        return (
+            "embedding",
+            f"{counted(embed, 'image')}, ONNX on Lambda",
+            {"lambda_gb_second": seconds},
+        )
 
     def _workflow(self, embed: int, label: int) -> Row:
         batches = math.ceil(embed / self.settings.embed_batch)
@@ -321,7 +329,7 @@ class _Count:
             gb_seconds += label * WAIT_GB_SECONDS
         return (
             "workflow",
-            f"{batches:,} batches, clustering, publishing",
+            f"{counted(batches, 'batch')}, clustering, publishing",
             {
                 "transition": batches * _TRANSITIONS_A_BATCH + _TRANSITIONS_A_RUN,
                 "lambda_request": batches + _TRANSITIONS_A_RUN,
@@ -346,13 +354,13 @@ class _Count:
 
         for key in priced:
             how = ask(key, self.clusters, TOKENS_IN, TOKENS_OUT)
-        what = f"{self.clusters:,} clusters, {', '.join(priced)}, {how}"
+        what = f"{counted(self.clusters, 'cluster')}, {', '.join(priced)}, {how}"
         if self.config.captions != "off":
             captions = self._to_caption()
             # The first describer that sees; which that is, Bedrock knows.
             dearest = max(priced, key=lambda key: self.prices.usd[f"tokens_in/{key}"])
             how = ask(dearest, captions, CAPTION_TOKENS_IN, CAPTION_TOKENS_OUT)
-            what += f"; {captions:,} captions, {dearest}, {how}"
+            what += f"; {counted(captions, 'caption')}, {dearest}, {how}"
         return "naming", what, dict(units)
 
     def _to_caption(self) -> int:
@@ -384,7 +392,8 @@ def price_key(model: str, prices: Prices) -> str | None:
 def estimate_table(found: Estimate) -> str:
     """The estimate as text for a terminal: a row a stage, the sum, the notes."""
     width = max(len(stage.what) for stage in found.stages)
-    lines = [f"{found.images:,} images, about {found.clusters:,} clusters, {found.region}", ""]
+    clusters = counted(found.clusters, "cluster")
+    lines = [f"{counted(found.images, 'image')}, about {clusters}, {found.region}", ""]
     lines += [
         f"{stage.stage:<10} {stage.what:<{width}} {dollars(stage.usd):>12}"
         for stage in found.stages

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from imageclust.descriptions.words import plural
 from imageclust.gallery.drawings import (
     CURVE_HEIGHT,
     CURVE_WIDTH,
@@ -175,6 +176,7 @@ def _templates() -> Environment:
     made.filters.update(
         number=lambda value: f"{value:,}",
         figure=_figure,
+        noun=lambda number, noun: noun if number == 1 else plural(noun),
         settings=_settings,
         method=lambda name: _METHODS.get(name, name),
         short=_short_name,

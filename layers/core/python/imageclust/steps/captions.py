@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from imageclust import keys
 from imageclust.descriptions import ImageBrief
+from imageclust.descriptions.words import counted
 from imageclust.errors import ImageclustError
 from imageclust.models import JSON, digest_of, parse_json_lines, to_json_lines
 from imageclust.steps.gather import read_answers, read_rows
@@ -104,7 +105,8 @@ def caption_images(
     services.store.write(
         keys.join_uri(bucket, key), to_json_lines(rows), content_type="application/jsonl"
     )
-    note = f"{len(wanted) - len(rows):,} of {len(wanted):,} images have no caption: {why}"
+    missing = f"{len(wanted) - len(rows):,} of {counted(len(wanted), 'image')}"
+    note = f"no caption for {missing}: {why}"
     return {
         "bucket": bucket,
         "key": key,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
 from imageclust.costs import Cached, Place, embeds_in_batch, estimate, within_budget
+from imageclust.descriptions.words import counted
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.labels.request import LabelRequest
 from imageclust.models import JSON, FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
@@ -214,7 +215,7 @@ def _place_embedding(services: Services, config: RunConfig, images: Sequence[Ima
 
     ``parts`` are what the first image ids of each batch inference job begin with.
     """
-    settings, count = services.settings, len(images)
+    settings, count, named = services.settings, len(images), counted(len(images), "image")
     batch = services.open_batch_embedder(config.embedder)
     place: JSON = {"placement": "lambda", "jobs": 0, "parts": []}
     if count == 0:
@@ -224,18 +225,18 @@ def _place_embedding(services: Services, config: RunConfig, images: Sequence[Ima
         if config.embed == "on_demand":
             return {**place, "why": "the run asks for embeddings on demand"}
         if not embeds_in_batch(count, config, settings):
-            return {**place, "why": f"{count} images, below the {least} of a batch inference job"}
+            return {**place, "why": f"{named}, below the {least} of a batch inference job"}
         size = settings.embed_batch  # a part ends where a batch of the map does
         jobs = math.ceil(count / (batch.records_a_job // size * size))
         step = math.ceil(count / jobs / size) * size
         parts = [image.image_id[:16] for image in images[::step]]
-        why = f"{count} images: batch inference from {least}, at half the price"
+        why = f"{named}: batch inference from {least}, at half the price"
         return {"placement": "bedrock_batch", "jobs": len(parts), "parts": parts, "why": why}
     if settings.gpu_enabled and count >= settings.gpu_from:
         jobs = min(10, math.ceil(count / settings.gpu_images_a_job))
-        why = f"{count} images, and GPU jobs take over from {settings.gpu_from}"
+        why = f"{named}, and GPU jobs take over from {settings.gpu_from}"
         return {**place, "placement": "gpu", "jobs": jobs, "why": why}
-    why = f"{count} images, below {settings.gpu_from}" if settings.gpu_enabled else "GPU is off"
+    why = f"{named}, below {settings.gpu_from}" if settings.gpu_enabled else "GPU is off"
     return {**place, "why": why}
 
 
