@@ -2,12 +2,14 @@ import base64
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from imageclust.adapters.aws import s3_store
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.s3_links import S3Links
 from imageclust.adapters.aws.s3_store import S3Store
@@ -73,6 +75,45 @@ def test_a_file_that_another_thread_moves_away_stops_no_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     store.write("s3://data/a.npy", b"x")
     assert store.path("s3://data/a.npy").read_bytes() == b"x"
+
+
+def test_a_copy_stays_until_its_thread_asks_for_another(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the disk is full, and when a newer version of the object is fetched."""
+    for name in ("a", "b", "c"):
+        store.write(f"s3://data/{name}.npy", name.encode())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        held = first.submit(store.path, "s3://data/a.npy").result()
+        passed = second.submit(store.path, "s3://data/b.npy").result()
+        store.write("s3://data/a.npy", b"newer")
+        assert second.submit(store.path, "s3://data/a.npy").result().read_bytes() == b"newer"
+        assert (held.exists(), passed.exists()) == (True, False)
+        first.submit(store.path, "s3://data/b.npy").result()
+        second.submit(store.path, "s3://data/c.npy").result()
+        assert not held.exists()
+
+
+def test_a_download_that_is_under_way_is_not_removed(
+    store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("s3://data/slow.npy", b"slow")
+    store.write("s3://data/other.npy", b"other")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tmp0").touch()  # a killed download left it
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    others = ["s3://data/other.npy"]
+    with ThreadPoolExecutor(1) as meanwhile:
+
+        def fdopen(*arguments: Any) -> Any:
+            while others:
+                meanwhile.submit(store.path, others.pop()).result()
+            return os.fdopen(*arguments)
+
+        monkeypatch.setattr(s3_store, "os", SimpleNamespace(fdopen=fdopen))
+        assert store.path("s3://data/slow.npy").read_bytes() == b"slow"
+    assert not (tmp_path / "cache" / "tmp0").exists()
 
 
 def test_a_download_happens_once(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import translated
@@ -28,6 +30,9 @@ class S3Store:
     def __init__(self, clients: Clients, *, cache: Path | None = None) -> None:
         self._clients = clients
         self._cache = cache or Path(tempfile.gettempdir()) / "imageclust-objects"
+        # The copy that each thread fetches or was given last: it may be about to be opened.
+        self._given: WeakKeyDictionary[threading.Thread, str] = WeakKeyDictionary()
+        self._lock = threading.Lock()
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Objects under ``prefix`` in S3's order, which is bytewise.
@@ -78,7 +83,7 @@ class S3Store:
     def path(self, uri: str) -> Path:
         """A copy in the cache folder, downloaded once for each version of the object.
 
-        Open it before asking for another: where the disk is full, older copies go.
+        Open it before this thread asks for another: where the disk is full, older copies go.
         """
         bucket, key = split_uri(uri)
         with translated(uri):
@@ -87,12 +92,14 @@ class S3Store:
             mine = hashlib.sha256(uri.encode()).hexdigest()[:32]
             version = hashlib.sha256(etag.encode()).hexdigest()[:16]
             path = self._cache / f"{mine}-{version}{PurePosixPath(key).suffix[:16]}"
+            with self._lock:
+                self._given[threading.current_thread()] = path.name
             if path.exists():
                 return path
             body = self._clients.s3.get_object(Bucket=bucket, Key=key, IfMatch=etag)["Body"]
             self._cache.mkdir(parents=True, exist_ok=True)
             self._make_room(head["ContentLength"])
-            descriptor, temporary = tempfile.mkstemp(dir=self._cache)
+            descriptor, temporary = tempfile.mkstemp(dir=self._cache, prefix=path.name)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
                     for chunk in body.iter_chunks(1 << 20):
@@ -103,8 +110,7 @@ class S3Store:
                 raise
         # A Lambda's disk is small: only the newest version stays.
         for old in self._cache.glob(f"{mine}-*"):
-            if old != path:
-                old.unlink(missing_ok=True)
+            self._remove(old)
         return path
 
     def _make_room(self, size: int) -> None:
@@ -112,9 +118,15 @@ class S3Store:
         if self._fits(size):
             return
         for file in sorted(self._cache.iterdir(), key=_age):
-            file.unlink(missing_ok=True)
+            self._remove(file)
             if self._fits(size):
                 return
+
+    def _remove(self, file: Path) -> None:
+        """Remove a copy, or what a killed download left, unless a thread is about to use it."""
+        with self._lock:
+            if not file.name.startswith(tuple(self._given.values())):
+                file.unlink(missing_ok=True)
 
     def _fits(self, size: int) -> bool:
         return shutil.disk_usage(self._cache).free >= size + _SPARE_BYTES
