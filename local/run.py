@@ -234,13 +234,16 @@ def link_photos(home: Path, collection: str, photos: Path) -> None:
     if link.is_symlink():
         if link.readlink() == photos:
             return
-        link.unlink()
     elif link.exists():
         raise InvalidInput(
             f"the collection '{collection}' already holds uploaded photos; "
             "choose another name with --collection"
         )
-    link.symlink_to(photos, target_is_directory=True)
+    # In one move: to a server that looks meanwhile, the photos never seem to be gone.
+    new = link.with_name(f".{collection}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(photos, target_is_directory=True)
+    new.replace(link)
 
 
 def _summary(record: JSON, out: Path) -> str:

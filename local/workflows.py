@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,7 +84,8 @@ class LocalWorkflows:
         with self._lock:
             if run_id in self._running:
                 return
-            held = self._hold(run_id)
+            with self._looking():
+                held = self._hold(run_id)
             if held is None:
                 return
             workflow = Workflow(self._definition, resources=self._resources, tokens=self._tokens)
@@ -144,12 +146,20 @@ class LocalWorkflows:
             while len(self._ended) > _ENDED_KEPT:  # a server waits for none of them
                 del self._ended[next(iter(self._ended))]
             del self._running[run_id]
-            (self._locks / run_id).unlink(missing_ok=True)
-            held.close()
+            with self._looking(), held:
+                (self._locks / run_id).unlink(missing_ok=True)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """One process at a time: to look at a run's lock is to take it for a moment, which must
+        not pass for a run, and nobody may hold the lock of a file that is gone."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with (self._locks / "looking").open("w") as one:
+            fcntl.flock(one, fcntl.LOCK_EX)
+            yield
 
     def _hold(self, run_id: str) -> IO[str] | None:
         """Take the run's lock file, None when another process has it; a death lets go of it."""
-        self._locks.mkdir(parents=True, exist_ok=True)
         held = (self._locks / run_id).open("w")
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,13 +169,14 @@ class LocalWorkflows:
         return held
 
     def _held_elsewhere(self, run_id: str) -> bool:
-        if not (self._locks / run_id).exists():
+        with self._looking():
+            if not (self._locks / run_id).exists():
+                return False
+            held = self._hold(run_id)
+            if held is None:
+                return True
+            held.close()
             return False
-        held = self._hold(run_id)
-        if held is None:
-            return True
-        held.close()
-        return False
 
 
 class _Machine:

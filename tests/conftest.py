@@ -1,11 +1,13 @@
 """What several suites share: the real data when it is there, generated pictures, local services."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from imageclust import wiring
 from imageclust.wiring import Services
 
@@ -14,12 +16,23 @@ from local.home import open_services
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
+PATIENCE = 600.0
+"""Seconds that a test waits for what must happen: only one that hangs waits so long."""
+
+# A slow machine fails no test, and neither does an unlucky draw: every run tries the same examples.
+# `pytest --hypothesis-profile search` looks for others.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("search"), derandomize=True, database=None)
+settings.load_profile("same")
+
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the tester's account, state folder or models; wiring starts unbound."""
     for name in ("IMAGECLUST_HOME", "IMAGECLUST_MODELS", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

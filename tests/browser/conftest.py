@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from local.cli import main
-from tests.conftest import jpeg, picture
+from tests.conftest import PATIENCE, jpeg, picture
 
 _CHROMIUM = Path("/usr/bin/chromium")
 _ARGUMENTS = [
@@ -24,8 +24,11 @@ HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 def browser() -> Iterator[Browser]:
     if not _CHROMIUM.exists():
         pytest.skip(f"needs a browser at {_CHROMIUM}")
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        made = playwright.chromium.launch(
+            executable_path=_CHROMIUM, args=_ARGUMENTS, timeout=1000 * PATIENCE
+        )
         yield made
         made.close()
 
@@ -81,7 +84,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("console", lambda message: complaints.append(f"console {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error {error}"))
         page.on("requestfailed", lambda request: complaints.append(f"failed {request.url}"))

@@ -14,6 +14,7 @@ from typing import Any
 from imageclust.adapters.local.file_store import FileStore
 from imageclust.adapters.local.file_vector_index import FileVectorIndex
 from imageclust.adapters.local.sqlite_table import SqliteTable
+from imageclust.steps import search_progress
 
 from local.cli import main
 
@@ -39,6 +40,7 @@ def fatal(write: Callable[..., Any], number: int, when: str) -> Callable[..., An
 
 if __name__ == "__main__":
     number, when = int(sys.argv[1]), sys.argv[2]
+    search_progress._EVERY_S = float("inf")  # a slow machine writes as often as a fast one
     for owner, names in (
         (FileStore, ("write",)),
         (SqliteTable, ("put", "put_many", "update")),

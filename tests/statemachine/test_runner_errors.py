@@ -5,11 +5,11 @@ import random
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from local.runner import StateError
+from tests.conftest import PATIENCE
 
 
 class Throttled(Exception):
@@ -282,7 +282,7 @@ def test_a_task_over_its_time_is_left_behind(runner):
     let_go, ended = threading.Event(), threading.Event()
 
     def slow(_payload):
-        let_go.wait(30)
+        let_go.wait(PATIENCE)
         ended.set()
         return "late"
 
@@ -299,21 +299,23 @@ def test_a_task_over_its_time_is_left_behind(runner):
     assert execution.output == "on time"
     assert not ended.is_set()
     let_go.set()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE)
     assert execution.output == "on time"
 
 
 def test_the_time_limit_may_be_an_expression(runner):
-    runner.machine.functions["slow"] = lambda _: time.sleep(20)
+    never = threading.Event()
+    runner.machine.functions["slow"] = lambda _: never.wait(PATIENCE)
     execution = runner.run(
         {"A": runner.call("slow", TimeoutSeconds="{% $states.input.limit %}")}, {"limit": 1}
     )
+    never.set()
     assert execution.error == "States.Timeout"
 
 
 def test_the_workflow_over_its_time_is_timed_out(runner):
     never = threading.Event()
-    runner.machine.functions["slow"] = lambda _: never.wait(30)
+    runner.machine.functions["slow"] = lambda _: never.wait(PATIENCE)
     execution = runner.run({"A": runner.call("slow")}, timeout=1)
     never.set()
     assert (execution.status, execution.error) == ("TIMED_OUT", "States.Timeout")
@@ -324,12 +326,12 @@ def test_stop_ends_a_run_that_is_deep_in_a_map(runner):
 
     def slow(_payload):
         started.set()
-        never.wait(30)
+        never.wait(PATIENCE)
 
     runner.machine.functions["slow"] = slow
     runner.put_items([1, 2, 3])
     workflow = runner.workflow({"M": runner.distributed({"A": runner.call("slow")})})
-    stopper = threading.Thread(target=lambda: (started.wait(10), workflow.stop()))
+    stopper = threading.Thread(target=lambda: (started.wait(PATIENCE), workflow.stop()))
     stopper.start()
     execution = workflow.run(None, name="x")
     stopper.join()
@@ -344,10 +346,20 @@ def test_stop_ends_a_wait_and_a_retry_delay(runner):
     ):
         runner.machine.functions["bad"] = failing(Broken())
         workflow = runner.workflow({"A": state}, sleep=None)
-        timer = threading.Timer(0.2, workflow.stop)
-        timer.start()
-        assert workflow.run(None, name="x").status == "ABORTED"
-        timer.join()
+        begun = threading.Event()
+
+        def stop(begun=begun, workflow=workflow):
+            begun.wait(PATIENCE)
+            workflow.stop()
+
+        def listener(event, begun=begun, last="entered" if state["Type"] == "Wait" else "retrying"):
+            if event.kind == last:
+                begun.set()
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        assert workflow.run(None, name="x", listener=listener).status == "ABORTED"
+        stopper.join()
 
 
 _CTRL_C = """
@@ -374,7 +386,11 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_stops_at_once_and_the_process_exits():
     done = subprocess.run(
-        [sys.executable, "-c", _CTRL_C], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", _CTRL_C],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (done.stdout, done.returncode) == ("stopped\n", 0), done.stderr
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.runner import items as items_module
+from tests.conftest import PATIENCE
 
 
 def batched(size, **more):
@@ -246,8 +247,8 @@ def test_a_map_that_fails_stops_its_children_and_keeps_what_succeeded(runner):
             return "ok"
         if item == "slow":
             slow_started.set()
-            never.wait(30)
-        slow_started.wait(10)
+            never.wait(PATIENCE)
+        slow_started.wait(PATIENCE)
         raise ValueError(item)
 
     runner.machine.functions["work"] = work

@@ -5,6 +5,8 @@ from datetime import datetime
 
 import pytest
 
+from tests.conftest import PATIENCE
+
 
 def end(output):
     return {"Type": "Pass", "Output": output, "End": True}
@@ -164,7 +166,7 @@ def test_branches_read_outer_variables_and_keep_their_own(runner):
 
 def test_parallel_gives_each_branch_its_arguments_and_keeps_their_order(runner):
     gate = threading.Barrier(2)
-    runner.machine.functions["meet"] = lambda payload: (gate.wait(10), payload)[1]
+    runner.machine.functions["meet"] = lambda payload: (gate.wait(PATIENCE), payload)[1]
     branches = [
         {"StartAt": name, "States": {name: runner.call("meet", [name, "{% $states.input %}"])}}
         for name in ("A", "B")
@@ -190,10 +192,10 @@ def test_a_failed_branch_stops_the_others_and_is_caught_outside(runner):
 
     def slow(_payload):
         started.set()
-        never.wait(30)
+        never.wait(PATIENCE)
 
     def bad(_payload):
-        started.wait(10)
+        started.wait(PATIENCE)
         raise LookupError("gone")
 
     runner.machine.functions.update(slow=slow, bad=bad)
@@ -299,7 +301,7 @@ def test_the_tighter_of_both_limits_holds(runner, most, machine, expected):
             peak[0] = max(peak[0], now[0])
             if now[0] == expected:
                 everyone.set()
-        everyone.wait(10)
+        everyone.wait(PATIENCE)
         with lock:
             now[0] -= 1
 
@@ -330,7 +332,7 @@ def test_the_machine_limit_holds_over_all_maps_together(runner):
             peak[0] = max(peak[0], now[0])
             if now[0] == 2:
                 both.set()
-        both.wait(10)
+        both.wait(PATIENCE)
         with lock:
             now[0] -= 1
 
@@ -414,7 +416,7 @@ def test_a_batch_job_over_its_time_is_told_to_end(runner):
     told = threading.Event()
 
     def slow(_arguments, cancel):
-        if cancel.wait(20):
+        if cancel.wait(PATIENCE):
             told.set()
 
     runner.machine.job = slow
@@ -426,4 +428,4 @@ def test_a_batch_job_over_its_time_is_told_to_end(runner):
         "End": True,
     }
     assert runner.run({"J": job}).error == "States.Timeout"
-    assert told.wait(10)
+    assert told.wait(PATIENCE)

@@ -1,10 +1,13 @@
 """Tasks that wait for their token."""
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from local.runner import StateError, TaskDoesNotExist, TaskTimedOut, TokenBroker
+from local.runner import StateError, TaskDoesNotExist, TaskTimedOut, TokenBroker, tasks, tokens
+from tests.conftest import PATIENCE
 
 
 def waiting(runner, function, **fields):
@@ -37,7 +40,7 @@ def later(broker, *answers):
     """A thread that gives answers once the token is out."""
 
     def work():
-        broker.got.wait(10)
+        broker.got.wait(PATIENCE)
         for answer in answers:
             answer(broker.kept[0])
 
@@ -91,6 +94,7 @@ def test_each_attempt_has_a_token_of_its_own(runner, broker):
 def test_no_answer_in_time_is_a_timeout_and_a_late_one_is_told(runner, broker):
     state = waiting(runner, "keep", TimeoutSeconds=1)
     assert runner.run({"W": state}, tokens=broker).error == "States.Timeout"
+    assert broker.got.wait(PATIENCE)  # on a slow machine the function starts after its time
     with pytest.raises(TaskTimedOut):
         broker.send_task_success(broker.kept[0], 1)
     with pytest.raises(TaskTimedOut):
@@ -98,19 +102,25 @@ def test_no_answer_in_time_is_a_timeout_and_a_late_one_is_told(runner, broker):
 
 
 def test_a_missed_heartbeat_is_told_apart(runner, broker):
-    state = waiting(runner, "keep", TimeoutSeconds=60, HeartbeatSeconds=1)
+    state = waiting(runner, "keep", TimeoutSeconds=100_000, HeartbeatSeconds=1)
     assert runner.run({"W": state}, tokens=broker).error == "States.HeartbeatTimeout"
 
 
-def test_heartbeats_keep_a_task_alive(runner, broker):
-    pause = threading.Event()
+def test_heartbeats_keep_a_task_alive(runner, broker, monkeypatch):
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(tasks, "time", clock)
+    monkeypatch.setattr(tokens, "time", clock)
 
     def beat(token):
-        pause.wait(0.6)
+        waiting = broker._waiting[token]
+        while waiting.event.is_set():  # the last heartbeat is not seen yet
+            time.sleep(0.001)
+        now[0] += 600
         broker.send_task_heartbeat(token)
 
     thread = later(broker, beat, beat, beat, lambda token: broker.send_task_success(token, "alive"))
-    state = waiting(runner, "keep", HeartbeatSeconds=1)
+    state = waiting(runner, "keep", HeartbeatSeconds=1000)
     assert runner.run({"W": state}, tokens=broker).output == "alive"
     thread.join()
 
@@ -132,14 +142,18 @@ def test_a_waiting_task_holds_no_slot(runner, broker):
     ]
 
     def send(_payload):
-        if not broker.got.wait(0):
+        if not broker.got.is_set():
             raise StateError("NotYet")
         broker.send_task_success(broker.kept[0], "sent")
 
     runner.machine.functions["send"] = send
-    branches[1]["States"]["S"]["Retry"] = [{"ErrorEquals": ["NotYet"], "MaxAttempts": 10_000}]
+    branches[1]["States"]["S"]["Retry"] = [{"ErrorEquals": ["NotYet"]}]
     states = {"P": {"Type": "Parallel", "Branches": branches, "End": True}}
-    assert runner.run(states, tokens=broker, concurrency=1).output == ["sent", None]
+    # Between two attempts, too, the slot is free.
+    execution = runner.run(
+        states, tokens=broker, concurrency=1, sleep=lambda _: broker.got.wait(PATIENCE)
+    )
+    assert execution.output == ["sent", None]
 
 
 def test_stop_ends_the_wait(runner, broker):

@@ -229,6 +229,29 @@ def test_own_temporary_files_are_hidden(home: Path, store: FileStore) -> None:
         store.write("s3://uploads/.imageclust-tmp-x", b"")
 
 
+def test_what_a_killed_writer_left_stops_no_other(home: Path) -> None:
+    """A container has the same process number each time, and two stores may share a process."""
+    names = set()
+
+    class Killed(BaseException):
+        pass
+
+    def replace(temporary: Path, _target: Path) -> None:
+        names.add(temporary.name)
+        raise Killed
+
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            patch.setattr(Path, "unlink", lambda *_, **__: None)
+            with pytest.raises(Killed):
+                FileStore({"data": home / "data"}).write("s3://data/a", b"x")
+    assert len(names) == 2
+    assert names == set(os.listdir(home / "data"))
+    FileStore({"data": home / "data"}).write("s3://data/a", b"y")
+    assert (home / "data" / "a").read_bytes() == b"y"
+
+
 def _write_for_ever(folder: Path) -> None:
     store = FileStore({"data": folder})
     number = 0

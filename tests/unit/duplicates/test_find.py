@@ -15,6 +15,7 @@ from imageclust.errors import InvalidInput
 from imageclust.images import decode_image, fingerprint
 
 from local.demo import FAMILIES
+from tests.conftest import PATIENCE
 
 SHARED = Path(__file__).parents[4] / "shared"
 
@@ -237,6 +238,7 @@ def test_thumbnails_are_read_ahead_together_and_few_at_a_time():
     """A store answers each request late: one after the other would take a second."""
     pictures = [scene(seed) for seed in range(40)] + [jpeg(scene(seed), 40) for seed in range(40)]
     lock, under_way, most = threading.Lock(), [0], [0]
+    together = threading.Event()
     asked = Counter()
 
     def slow(row):
@@ -244,6 +246,9 @@ def test_thumbnails_are_read_ahead_together_and_few_at_a_time():
             asked[row] += 1
             under_way[0] += 1
             most[0] = max(most[0], under_way[0])
+            if under_way[0] >= 8:
+                together.set()
+        together.wait(PATIENCE)
         time.sleep(0.005)
         with lock:
             under_way[0] -= 1
@@ -251,7 +256,8 @@ def test_thumbnails_are_read_ahead_together_and_few_at_a_time():
 
     report = find_duplicates(look(pictures, near(pictures)), slow)
     assert len(report.groups) == 40
-    assert 8 <= most[0] <= 32
+    assert together.is_set()
+    assert most[0] <= 32
     assert set(asked) == set(range(80))
     assert max(asked.values()) <= 2
     assert find_duplicates(look(pictures, near(pictures)), pictures.__getitem__) == report

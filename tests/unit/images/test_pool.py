@@ -1,5 +1,6 @@
 import itertools
 import os
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from imageclust.images import (
     process,
 )
 
+from tests.conftest import PATIENCE
 from tests.unit.images.pictures import encode, scene
 
 # A worker whose decoder misbehaves on demand: the process dies as it would in a real codec.
@@ -34,7 +36,7 @@ def process(source, *, options):
         while True:
             pass
     if source == b"hang":
-        time.sleep(60)
+        time.sleep(10_000)
     if source == b"greedy":
         return bytearray(4 * 2**30)
     if source == b"chatty":
@@ -43,8 +45,11 @@ def process(source, *, options):
         source = b"not a picture, either"
     return genuine(source, options=options)
 worker.process = process
+worker._CLOCK_FACTOR = {clock}
 worker.main()
 """
+_BUSY_MACHINE = _MISBEHAVING.replace("{clock}", "10_000")
+_HANGING_DISK = _MISBEHAVING.replace("{clock}", "1")
 
 
 def _pictures(count: int) -> list[bytes]:
@@ -158,7 +163,7 @@ def test_used_from_several_threads(shared_pool: DecodePool) -> None:
 def test_a_misbehaving_decoder_costs_one_picture(
     bad: bytes, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pool, "_START", _MISBEHAVING)
+    monkeypatch.setattr(pool, "_START", _BUSY_MACHINE)
     options = ProcessOptions(limits=DecodeLimits(seconds=1.5, memory_mb=512))
     pictures = _pictures(4)
     pictures.insert(2, bad)
@@ -174,8 +179,8 @@ def test_a_misbehaving_decoder_costs_one_picture(
 
 
 def test_a_file_system_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_START", _MISBEHAVING)
-    options = ProcessOptions(limits=DecodeLimits(seconds=0.1))
+    monkeypatch.setattr(pool, "_START", _HANGING_DISK)
+    options = ProcessOptions(limits=DecodeLimits(seconds=0.5))
     with DecodePool(workers=1, options=options) as decoders:
         with pytest.raises(RejectedImage) as rejected:
             decoders.process(b"hang")
@@ -217,6 +222,49 @@ def test_no_process_is_left_behind() -> None:
     with pytest.raises(ValueError, match="closed"):
         decoders.process(_pictures(1)[0])
     decoders.close()
+
+
+def test_closing_wakes_those_who_wait_for_a_worker() -> None:
+    """A run that is stopped leaves threads behind; none may wait for ever."""
+    decoders = DecodePool(workers=1)
+    only, entered = decoders._idle.get(), threading.Semaphore(0)
+    genuine = decoders._idle.get
+
+    def get() -> object:
+        entered.release()
+        return genuine()
+
+    decoders._idle.get = get  # type: ignore[assignment,method-assign]
+    outcomes: queue.Queue[str] = queue.Queue()
+
+    def work() -> None:
+        try:
+            decoders.process(b"no matter what")
+        except ValueError as error:
+            outcomes.put(str(error))
+
+    for target in (work, work, decoders.close):
+        threading.Thread(target=target, daemon=True).start()
+        entered.acquire()
+    decoders._idle.put(only)
+    assert [outcomes.get(timeout=PATIENCE) for _ in range(2)] == ["the pool is closed"] * 2
+
+
+def test_an_answer_that_was_not_taken_is_not_the_next_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = _pictures(2)
+    with DecodePool(workers=1) as decoders:
+        assert decoders.process(first).width == 60
+        with monkeypatch.context() as patch:
+
+            def interrupted(_stream: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(pool, "receive", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                decoders.process(first)
+        assert decoders.process(second).width == 61
 
 
 def test_workers_that_cannot_start_are_reported(

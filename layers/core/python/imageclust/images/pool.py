@@ -78,6 +78,8 @@ class DecodePool:
             worker = self._idle.get()
             if worker is not None:
                 worker.end()
+        for _ in range(self._count):
+            self._idle.put(None)  # wakes those who wait for a worker
 
     def process(self, source: Source) -> Processed:
         """One picture; waits for a free worker.
@@ -85,17 +87,25 @@ class DecodePool:
         Raises:
             RejectedImage: also when the picture crashed, timed out or outgrew its worker.
             Permanent: worker processes cannot be started here.
+            ValueError: the pool is closed, or was closed before a worker was free.
         """
-        if self._closed:
-            raise ValueError("the pool is closed")
+        self._check_open()
         if self._count == 0:
             return process(source, options=self._options)
         worker = self._idle.get()
         try:
+            self._check_open()  # it may have been closed while we waited
             if worker is None or not worker.accepts(source):
                 worker = _Worker(self._options)
                 worker.accepts(source)
             return worker.answer()
+        except RejectedImage:
+            raise
+        except BaseException:
+            # What it answers later must not pass for the answer to the next picture.
+            if worker is not None:
+                worker.end()
+            raise
         finally:
             self._idle.put(worker)
 
@@ -120,6 +130,10 @@ class DecodePool:
             finally:
                 for future in running:
                     future.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the pool is closed")
 
     def _outcome(self, source: Source) -> Processed | RejectedImage:
         try:

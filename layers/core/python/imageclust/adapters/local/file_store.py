@@ -1,12 +1,12 @@
 """Buckets as folders: objects are files, keys are paths below the bucket's folder."""
 
 import errno
-import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
+from uuid import uuid4
 
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
 from imageclust.keys import NOT_PHOTOS, join_uri, split_uri
@@ -32,7 +32,6 @@ class FileStore:
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = {bucket: Path(os.path.abspath(root)) for bucket, root in roots.items()}
-        self._numbers = itertools.count()
 
     def list(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
         """Files under ``prefix`` in bytewise key order.
@@ -67,7 +66,8 @@ class FileStore:
         Raises Permanent when the disk is full or the folder is read-only.
         """
         path = self._writable(uri)
-        temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{next(self._numbers)}")
+        # Random: a container that is killed and started again has its process number again.
+        temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
