@@ -1,7 +1,7 @@
 """Settles waiting batch jobs; called by Bedrock's state-change event and by a timer."""
 
 from imageclust.models import JSON
-from imageclust.steps.describe_clusters import settle_batch_jobs
+from imageclust.steps.batch_jobs import settle_batch_jobs
 from imageclust.wiring import services
 
 

@@ -171,9 +171,8 @@ def grant_bedrock(
     bedrock.grant_check(
         roles["plan_run"], reason="a model that is closed or withdrawn is found before it is needed"
     )
-    for name in ("describe_in_batch", "batch_job_event"):
-        storage.grant_delete_items(roles[name], reason="a task token that was given back")
     answer = roles["batch_job_event"]
+    storage.grant_delete_items(answer, reason="a task token that was given back")
     bedrock.grant_stop(answer, reason="the jobs of a run that was cancelled")
     storage.grant_table(answer, reason="the saved task token")
     workflow.grant_answer(answer, reason="give the waiting state its result")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder
-from imageclust.errors import UnknownModel
+from imageclust.errors import StoreUnavailable
 from imageclust.models import RunConfig, parse_json_lines
 from imageclust.steps import start_run as runs
-from imageclust.steps.embed_in_batch import job_name
+from imageclust.steps.batch_jobs import job_name
 from imageclust.steps.gather import gather
 from imageclust.wiring import Services
 from numpy.typing import NDArray
@@ -352,7 +352,7 @@ def test_parts_are_jobs_and_one_that_is_refused_costs_its_own_records_only(
         prepare(event)
     folders = [item.uri.split("/")[5] for item in services.store.list("data", "records/")]
     assert {name: folders.count(name) for name in folders} == {"00": 3, "01": 3, "facts": 6}
-    second = job_name("holiday-20261122T000000-00000000", 1)
+    second = job_name("embed", "holiday-20261122T000000-00000000", 1)
     cloud.bedrock.batch.refuse = frozenset({second})
     started = wait(events[0], "token")
     assert len(started["jobs"]) == 1
@@ -424,14 +424,21 @@ def test_one_run_whose_jobs_cannot_be_looked_at_holds_up_no_other(
 ) -> None:
     cloud.bedrock.batch = BatchPlan(minimum=10, polls=1)
     upload(cloud)
-    lost = {"pk": keys.TOKENS_PK, "token": "t", "run_id": "a-run", "jobs": {"describe-1": "gone"}}
+
+    def state(job: str) -> str:
+        if job == "gone":
+            raise StoreUnavailable("Bedrock does not answer")
+        return services.state_of_job(job)
+
+    wiring.use(replace(services, state_of_job=state))
+    lost = {"pk": keys.TOKENS_PK, "token": "t", "run_id": "a-run", "jobs": ["gone"]}
     now = time.time()
     services.table.put({**lost, "sk": "describe-0", "saved": now})
     services.table.put({**lost, "sk": "describe-1", "saved": now - 100_000})
     run_id = start(services)
     while cloud.workflows.running(run_id):
         time.sleep(0.05)
-        with suppress(UnknownModel):
+        with suppress(StoreUnavailable):
             batch_job_event.handler({}, None)
     assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
     # What nobody waits for any more is forgotten.

@@ -15,7 +15,6 @@ from imageclust.errors import InvalidInput
 from imageclust.models import RunConfig
 from imageclust.steps import search_progress
 from imageclust.steps import start_run as runs
-from imageclust.steps.describe_clusters import job_name
 from imageclust.steps.ingest import create_collection
 from imageclust.wiring import Services
 
@@ -164,7 +163,9 @@ def test_clustering_in_turns_gives_what_one_turn_gives(
     assert documents(answer) == whole
 
 
-def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) -> None:
+def test_on_one_machine_no_run_waits_for_a_batch_job(
+    services: Services, request_of_a_run: dict[str, Any]
+) -> None:
     request = request_of_a_run
     base = {name: request[name] for name in ("run_id", "collection", "config")}
     plan = call("PlanRun", request)
@@ -173,13 +174,7 @@ def test_the_batch_states(services: Services, request_of_a_run: dict[str, Any]) 
     call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
     base["config"] = {**base["config"], "describe": "batch"}
     clusters = call("ClusterImages", {**base, "plan": plan})
-    assert (clusters["describe"], clusters["batch"]) == ("batch", ["names"])
-    call("DescribeInBatch", {**base, "plan": plan, "clusters": clusters, "token": "a-token"})
-    waiting = services.table.get(keys.TOKENS_PK, job_name(request["run_id"]))
-    assert waiting is not None
-    assert waiting["token"] == "a-token"
-    names = call("DescribeClusters", {**base, "plan": plan, "clusters": clusters})
-    assert names["described"] == 3
+    assert (clusters["describe"], clusters["batch"]) == ("on_demand", [])
 
 
 def test_a_failure_is_stored_with_advice(

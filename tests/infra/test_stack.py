@@ -4,11 +4,11 @@ import json
 import subprocess
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from imageclust.settings import Settings
-from imageclust.steps import captions, describe_clusters, embed_in_batch
+from imageclust.steps.batch_jobs import JobKind, job_name
 
 from infra.constructs.handlers import SHAPES, environment_of
 from infra.packaging import ROOT
@@ -246,12 +246,7 @@ def test_batch_jobs_wake_a_function_by_event_and_by_clock(template: JSON) -> Non
         each["prefix"] for each in events.pop("Batch Inference Job State Change")["batchJobName"]
     ]
     assert events == {}
-    jobs = (
-        describe_clusters.job_name("r"),
-        captions._job_name("r", 0),
-        embed_in_batch.job_name("r", 0),
-    )
-    assert sorted(known) == sorted(job.partition("-")[0] + "-" for job in jobs)
+    assert known == [job_name(kind, "r", 0).partition("-")[0] + "-" for kind in get_args(JobKind)]
 
 
 def test_the_api_asks_for_a_key_and_limits_rates(template: JSON) -> None:

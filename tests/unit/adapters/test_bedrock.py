@@ -7,6 +7,7 @@ import pytest
 from imageclust.adapters.aws.bedrock_batch import BedrockBatch
 from imageclust.adapters.aws.bedrock_describer import BedrockDescriber, NamingConversation
 from imageclust.adapters.aws.bedrock_embedder import BedrockEmbedder
+from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.pacing import Pace
 from imageclust.adapters.aws.s3_store import S3Store
@@ -55,9 +56,14 @@ def describer(clients: Clients, bedrock: FakeBedrock) -> BedrockDescriber:
 
 
 @pytest.fixture
-def batch(clients: Clients, bedrock: FakeBedrock, tmp_path: Path) -> Names:
+def jobs(clients: Clients) -> BedrockJobs:
+    return BedrockJobs(clients, role_arn=ROLE)
+
+
+@pytest.fixture
+def batch(clients: Clients, bedrock: FakeBedrock, jobs: BedrockJobs, tmp_path: Path) -> Names:
     store = S3Store(clients, cache=tmp_path)
-    return BedrockBatch(clients, store, NamingConversation(MODEL), role_arn=ROLE)
+    return BedrockBatch(clients, store, NamingConversation(MODEL), jobs)
 
 
 # --- on demand
@@ -206,14 +212,14 @@ def test_models_that_see_get_pictures(clients: Clients, bedrock: FakeBedrock) ->
 # --- batch
 
 
-def settle(batch: Names, job: str) -> str:
-    while (status := batch.status(job=job)) == "running":
+def settle(jobs: BedrockJobs, job: str) -> str:
+    while (status := jobs.status(job)) == "running":
         pass
     return status
 
 
 def test_records_come_back_shuffled_failed_and_unusable(
-    batch: Names, bedrock: FakeBedrock, clients: Clients
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs, clients: Clients
 ) -> None:
     bedrock.batch = BatchPlan(
         fail=frozenset({"c0005", "c0006"}), status="PartiallyCompleted", polls=3
@@ -225,8 +231,8 @@ def test_records_come_back_shuffled_failed_and_unusable(
     batch.submit(job="describe-1", subjects=briefs(130), folder=FOLDER)
     (job,) = bedrock.jobs.values()
     assert job.request["modelInvocationType"] == "Converse"
-    assert batch.status(job="describe-1") == "running"
-    assert settle(batch, "describe-1") == "done"
+    assert jobs.status("describe-1") == "running"
+    assert settle(jobs, "describe-1") == "done"
     names = batch.collect(job="describe-1", folder=FOLDER)
     assert set(names) == {f"c{n:04d}" for n in range(130)} - {"c0005", "c0006", "c0007"}
     assert all(name.title == f"Label {int(key[1:])}" for key, name in names.items())
@@ -238,53 +244,62 @@ def test_records_come_back_shuffled_failed_and_unusable(
 
 @pytest.mark.parametrize("ending", ["Failed", "Stopped", "Expired"])
 def test_a_job_that_fails_keeps_what_it_wrote(
-    batch: Names, bedrock: FakeBedrock, ending: str
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs, ending: str
 ) -> None:
     bedrock.batch = BatchPlan(status=ending, processed=0.5)
     batch.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
-    assert settle(batch, "describe-1") == "failed"
+    assert settle(jobs, "describe-1") == "failed"
     assert len(batch.collect(job="describe-1", folder=FOLDER)) == 50
 
 
-def test_too_few_records_fail_as_bedrock_does(batch: Names, bedrock: FakeBedrock) -> None:
+def test_too_few_records_fail_as_bedrock_does(
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs
+) -> None:
     batch.submit(job="describe-1", subjects=briefs(99), folder=FOLDER)
-    assert settle(batch, "describe-1") == "failed"
+    assert settle(jobs, "describe-1") == "failed"
     assert batch.collect(job="describe-1", folder=FOLDER) == {}
     assert bedrock.events[0]["detail"]["batchJobName"] == "describe-1"
 
 
-def test_a_lambda_that_is_retried_starts_one_job(batch: Names, bedrock: FakeBedrock) -> None:
+def test_a_lambda_that_is_retried_starts_one_job(
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs
+) -> None:
     for _ in range(3):
         batch.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
     assert len(bedrock.jobs) == 1
     # Another input under the same token is refused by Bedrock; the job that runs is the one.
     batch.submit(job="describe-1", subjects=briefs(100), folder=FOLDER + "b")
     assert len(bedrock.jobs) == 1
+    # Names that begin alike do not mix.
+    assert jobs.status("describe") == "unknown"
+    assert batch.collect(job="describe-2", folder=FOLDER) == {}
 
 
-def test_a_job_that_the_list_does_not_show_yet(batch: Names, bedrock: FakeBedrock) -> None:
+def test_a_job_that_the_list_does_not_show_yet(
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs
+) -> None:
     bedrock.batch = BatchPlan(hidden=2)
     batch.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
-    assert [batch.status(job="describe-1") for _ in range(3)] == ["unknown", "unknown", "done"]
+    assert [jobs.status("describe-1") for _ in range(3)] == ["unknown", "unknown", "done"]
 
 
 def test_throttled_control_calls(
-    batch: Names, bedrock: FakeBedrock, monkeypatch: pytest.MonkeyPatch
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_waiting(monkeypatch)
     bedrock.throttle_next = 2
     batch.submit(job="describe-1", subjects=briefs(100), folder=FOLDER)
     bedrock.throttle_next = 2
-    assert batch.status(job="describe-1") == "done"
+    assert jobs.status("describe-1") == "done"
 
 
-def test_pictures_in_a_batch(clients: Clients, bedrock: FakeBedrock) -> None:
+def test_pictures_in_a_batch(clients: Clients, bedrock: FakeBedrock, jobs: BedrockJobs) -> None:
     store = S3Store(clients)
     store.write("s3://data/t/1.webp", b"RIFF-one")
-    batch = BedrockBatch(clients, store, NamingConversation(MODEL, pictures=store), role_arn=ROLE)
+    batch = BedrockBatch(clients, store, NamingConversation(MODEL, pictures=store), jobs)
     rows = [ClusterBrief(f"c{n}", 3, exemplars=("s3://data/t/1.webp",)) for n in range(100)]
     batch.submit(job="describe-1", subjects=rows, folder=FOLDER)
-    assert settle(batch, "describe-1") == "done"
+    assert settle(jobs, "describe-1") == "done"
 
 
 @pytest.mark.parametrize("job", ["", "a b", "-a", "a" * 64, "a_b", "ä"])
@@ -305,11 +320,11 @@ def test_a_batch_has_records(batch: Names) -> None:
 
 
 def test_a_line_that_is_no_record_answers_nothing(
-    batch: Names, bedrock: FakeBedrock, clients: Clients
+    batch: Names, bedrock: FakeBedrock, jobs: BedrockJobs, clients: Clients
 ) -> None:
     bedrock.batch = BatchPlan(minimum=1)
     batch.submit(job="describe-1", subjects=briefs(3), folder=FOLDER)
-    assert settle(batch, "describe-1") == "done"
+    assert settle(jobs, "describe-1") == "done"
     (uri,) = [
         item.uri
         for item in S3Store(clients).list("data", "bedrock/")

@@ -1,18 +1,15 @@
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from imageclust.adapters.local.file_events import FileEvents
-from imageclust.adapters.local.file_store import FileStore
-from imageclust.adapters.local.inline_batch_describer import InlineBatchDescriber
 from imageclust.adapters.local.local_links import LocalLinks, uri_of
 from imageclust.adapters.local.sqlite_table import SqliteTable
 from imageclust.adapters.local.table_scheduler import TableScheduler
-from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, Throttled
-from imageclust.models import JSON, ClusterBrief, ClusterName
-from imageclust.ports import never
+from imageclust.errors import InvalidInput, NotFound, Permanent, Throttled
+from imageclust.models import JSON
 
 NOW = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
 
@@ -109,37 +106,3 @@ def test_links_lead_back_to_their_object(key: str) -> None:
 def test_other_addresses_are_no_objects(address: str) -> None:
     with pytest.raises(NotFound):
         uri_of(address)
-
-
-class _Describer:
-    key = "test"
-
-    def __init__(self, failures: int = 0) -> None:
-        self.failures, self.calls = failures, 0
-
-    def describe(
-        self, briefs: Sequence[ClusterBrief], *, out_of_time: Callable[[], bool] = never
-    ) -> list[ClusterName]:
-        self.calls += 1
-        if self.calls <= self.failures:
-            raise Throttled("later")
-        return [ClusterName(b.cluster_id, "phrase", "description", self.key) for b in briefs]
-
-
-def test_an_inline_job_that_fails_can_be_tried_again(table: SqliteTable, tmp_path: Path) -> None:
-    store = FileStore({"data": tmp_path / "data"})
-    describer = _Describer(failures=1)
-    batch = InlineBatchDescriber(describer, store, table)
-    briefs, folder = [ClusterBrief("c0001", 3)], "s3://data/bedrock/r1"
-    with pytest.raises(Throttled):
-        batch.submit(job="j", subjects=briefs, folder=folder)
-    assert batch.status(job="j") == "failed"
-    assert batch.collect(job="j", folder=folder) == {}
-    batch.submit(job="j", subjects=briefs, folder=folder)
-    again = InlineBatchDescriber(_Describer(), store, table)
-    again.submit(job="j", subjects=briefs, folder=folder)
-    assert (describer.calls, again.status(job="j")) == (2, "done")
-    assert again.collect(job="j", folder=folder)["c0001"].title == "c0001"
-    store.write("s3://data/bedrock/r1/j.jsonl", b'{"recordId": "c0001"}\n')
-    with pytest.raises(CorruptData):
-        again.collect(job="j", folder=folder)

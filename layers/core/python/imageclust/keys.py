@@ -206,7 +206,7 @@ def usage_pk(run_id: str) -> str:
     return f"usage#{run_id}"
 
 
-TOKENS_PK = "tokens"  # task tokens that wait for a batch job (``sk`` = job name)
+TOKENS_PK = "tokens"  # task tokens that wait for batch jobs (``sk`` = run and state)
 
 
 def index_name(collection: str, embedder: str) -> str:

@@ -222,23 +222,15 @@ class Describer(Protocol):
 
 
 class Batch(Protocol[_S_contra, _A_co]):
-    """Answers as one asynchronous job: Bedrock batch inference, or a local thread's work.
+    """Answers as one asynchronous job: Bedrock batch inference. ``model`` is who answers.
 
-    ``model`` is who answers.
+    On this machine there are no such jobs: there the question is answered with None.
     """
 
     model: str
 
     def submit(self, *, job: str, subjects: Sequence[_S_contra], folder: str) -> None:
         """Start the job named ``job`` (idempotent by name); ``folder`` is an s3:// prefix."""
-        ...
-
-    def status(self, *, job: str) -> str:
-        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
-        ...
-
-    def stop(self, *, job: str) -> None:
-        """Stop the job; one that is over, or was never started, is no error."""
         ...
 
     def collect(self, *, job: str, folder: str) -> Mapping[str, _A_co]:
@@ -267,14 +259,6 @@ class BatchEmbedder(Protocol):
 
     def submit(self, *, job: str, source: str, output: str) -> None:
         """Start the job named ``job`` (idempotent by name) over a folder of records."""
-        ...
-
-    def status(self, *, job: str) -> str:
-        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
-        ...
-
-    def stop(self, *, job: str) -> None:
-        """Stop the job; one that is over, or was never started, is no error."""
         ...
 
     def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:

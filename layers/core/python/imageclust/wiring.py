@@ -49,7 +49,10 @@ class Services:
     model as a run's configuration gives it (``auto`` included); weights are loaded at first use,
     so opening only to read the key is cheap. ``open_joint(embedder, preprocess, labeler)`` is None
     unless one inference serves both, those of the ``open_batch_`` functions where there are no
-    batch jobs. ``open_text(embedder)`` raises InvalidInput for a model without a text tower.
+    batch jobs. ``state_of_job`` tells ``running``, ``done`` (maybe partly), ``failed`` or
+    ``unknown`` of a batch job by its name; ``stop_job`` stops it, and one that is over or was
+    never started is no error. ``open_text(embedder)`` raises InvalidInput for a model without a
+    text tower.
     ``check_model`` asks whether a model of Bedrock can be used: it gives notes on the model's
     life or raises UnknownModel; ``model_sees`` says whether a describer takes pictures, which
     ``open_describer(name, sees)`` then sends to it. ``take_usage`` gives the
@@ -81,6 +84,8 @@ class Services:
     take_usage: Callable[[], dict[str, float]]
     open_captioner: Callable[[str], Captioner]
     open_batch_captioner: Callable[[str], BatchCaptioner | None]
+    state_of_job: Callable[[str], str]
+    stop_job: Callable[[str], None]
     close: Callable[[], None]
 
 
@@ -134,7 +139,6 @@ def local_services(
     from imageclust.adapters.local.file_events import FileEvents
     from imageclust.adapters.local.file_store import FileStore
     from imageclust.adapters.local.file_vector_index import FileVectorIndex
-    from imageclust.adapters.local.inline_batch_describer import InlineBatchDescriber
     from imageclust.adapters.local.local_links import LocalLinks
     from imageclust.adapters.local.sqlite_table import SqliteTable
     from imageclust.adapters.local.table_scheduler import TableScheduler
@@ -181,12 +185,12 @@ def local_services(
         open_labeler=models.labeler,
         open_joint=models.joint,
         open_describer=open_describer,
-        open_batch_describer=lambda name, _sees: InlineBatchDescriber(
-            open_describer(name), store, table
-        ),
+        open_batch_describer=lambda _name, _sees: None,
         take_usage=dict,
         open_captioner=lambda _name: LabelCaptioner(),
         open_batch_captioner=lambda _name: None,
+        state_of_job=lambda _job: "unknown",
+        stop_job=lambda _job: None,
         close=close,
     )
 
@@ -219,6 +223,7 @@ def aws_services(settings: Settings) -> Services:
         device=settings.device,
         fetch=lambda name: _fetch_models(store, settings.data_bucket, folder, name),
     )
+    jobs = BedrockJobs(clients, role_arn=settings.bedrock_batch_role_arn)
     rekognition: dict[str, Labeler] = {}
 
     def open_embedder(name: str, preprocess: str) -> "Embedder":
@@ -229,7 +234,6 @@ def aws_services(settings: Settings) -> Services:
     def open_batch_embedder(name: str) -> BatchEmbedder | None:
         if not name.startswith("amazon."):
             return None
-        jobs = BedrockJobs(clients, role_arn=settings.bedrock_batch_role_arn)
         return BedrockBatchEmbedder(BedrockEmbedder(clients, name), jobs)
 
     def resolve_embedder(name: str) -> str:
@@ -280,8 +284,7 @@ def aws_services(settings: Settings) -> Services:
     def open_batch_describer(name: str, sees: bool) -> BatchDescriber | None:
         if name == "deterministic":
             return None
-        told = conversation(name, sees, batch=True)
-        return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
+        return BedrockBatch(clients, store, conversation(name, sees, batch=True), jobs)
 
     def captions(name: str, *, batch: bool) -> CaptionConversation:
         return CaptionConversation(model_of(name, batch=batch), store, language=settings.language)
@@ -295,8 +298,7 @@ def aws_services(settings: Settings) -> Services:
     def open_batch_captioner(name: str) -> BatchCaptioner | None:
         if name == "deterministic":
             return None
-        told = captions(name, batch=True)
-        return BedrockBatch(clients, store, told, role_arn=settings.bedrock_batch_role_arn)
+        return BedrockBatch(clients, store, captions(name, batch=True), jobs)
 
     # What a model is changes seldom: a process asks once.
     checked = cache(lambda model: check_model(clients, model))
@@ -339,6 +341,8 @@ def aws_services(settings: Settings) -> Services:
         take_usage=clients.meter.take,
         open_captioner=open_captioner,
         open_batch_captioner=open_batch_captioner,
+        state_of_job=jobs.status,
+        stop_job=jobs.stop,
         close=models.close,
     )
 

@@ -17,7 +17,8 @@ from imageclust import keys
 from imageclust.descriptions import ImageBrief
 from imageclust.descriptions.words import counted
 from imageclust.errors import ImageclustError
-from imageclust.models import JSON, digest_of, parse_json_lines, to_json_lines
+from imageclust.models import JSON, parse_json_lines, to_json_lines
+from imageclust.steps.batch_jobs import job_name
 from imageclust.steps.gather import read_answers, read_rows
 from imageclust.wiring import Services
 
@@ -52,11 +53,10 @@ def caption_jobs(services: Services, request: DescribeRequest) -> dict[str, Call
     size = math.ceil(len(left) / max(1, math.ceil(len(left) / _A_JOB)))
     parts = [left[start : start + size] for start in range(0, len(left), max(1, size))]
     folder = request.folder(services)
+    jobs = {job_name("caption", request.run_id, n): part for n, part in enumerate(parts)}
     return {
-        _job_name(request.run_id, number): partial(
-            batch.submit, job=_job_name(request.run_id, number), subjects=part, folder=folder
-        )
-        for number, part in enumerate(parts)
+        job: partial(batch.submit, job=job, subjects=part, folder=folder)
+        for job, part in jobs.items()
     }
 
 
@@ -193,13 +193,10 @@ def _collect(services: Services, request: DescribeRequest, captioner: str, image
     if batch is None:
         return
     for number in range(math.ceil(images / _A_JOB)):
-        said = batch.collect(job=_job_name(request.run_id, number), folder=request.folder(services))
+        job = job_name("caption", request.run_id, number)
+        said = batch.collect(job=job, folder=request.folder(services))
         _keep(
             services,
             captioner,
             {i: {"caption": text, "model": batch.model} for i, text in said.items()},
         )
-
-
-def _job_name(run_id: str, part: int) -> str:
-    return f"caption-{digest_of([run_id, part])[:24]}"

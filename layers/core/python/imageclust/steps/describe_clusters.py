@@ -8,7 +8,7 @@ from functools import partial
 
 from imageclust import keys
 from imageclust.descriptions import ClusterNames, DeterministicDescriber, merge_names
-from imageclust.errors import Conflict, ImageclustError, NotFound
+from imageclust.errors import ImageclustError
 from imageclust.models import (
     JSON,
     ClusterBrief,
@@ -18,16 +18,13 @@ from imageclust.models import (
     parse_json_lines,
     to_json_lines,
 )
-from imageclust.ports import BatchDescriber, BatchEmbedder, Describer
+from imageclust.ports import Describer
+from imageclust.steps.batch_jobs import job_name, start_jobs
 from imageclust.steps.captions import NO_TIME, caption_images, caption_jobs, captions_left
 from imageclust.steps.gather import read_rows
-from imageclust.steps.start_run import run_record
 from imageclust.wiring import Services
 
 logger = logging.getLogger(__name__)
-
-_CREATION_SECONDS = 900  # between saving the token and the service knowing the job
-_WAIT_SECONDS = 90_000  # the time-out of the states that wait for batch jobs
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def describe_clusters(
         for name in request.config.describers:
             batch = services.open_batch_describer(name, request.sees(name))
             if batch is not None:
-                job = job_name(request.run_id, name)
+                job = job_name("describe", request.run_id, name)
                 known[name] = batch.collect(job=job, folder=request.folder(services))
     names = _store_names(services, request, known, out_of_time=out_of_time)
     captions = caption_images(services, request, out_of_time=out_of_time)
@@ -115,115 +112,20 @@ def describe_clusters(
 
 
 def describe_in_batch(services: Services, request: DescribeRequest) -> JSON:
-    """Start a batch job a model for all clusters, and those of the captions, as they are due.
-
-    The token is saved first: an answer may be quick. A job that cannot be created is left out as
-    long as another one can; what it was to do is done on demand then.
-    """
+    """Start a batch job a model for all clusters, and those of the captions, as they are due."""
     starts: dict[str, Callable[[], None]] = {}
-    describers: dict[str, str] = {}
     if "names" in request.clusters["batch"]:
         briefs, folder = read_briefs(services, request.clusters), request.folder(services)
         for name in request.config.describers:
-            batch, job = (
-                services.open_batch_describer(name, request.sees(name)),
-                job_name(request.run_id, name),
-            )
+            batch = services.open_batch_describer(name, request.sees(name))
             if batch is not None:
-                describers[job] = name
+                job = job_name("describe", request.run_id, name)
                 starts[job] = partial(batch.submit, job=job, subjects=briefs, folder=folder)
     if "captions" in request.clusters["batch"]:
-        captions = caption_jobs(services, request)
-        describers |= {job: str(request.plan["captioner"]) for job in captions}
-        starts |= captions
-    item: JSON = {
-        "pk": keys.TOKENS_PK,
-        "sk": job_name(request.run_id),
-        "token": request.token,
-        "run_id": request.run_id,
-        "jobs": describers,
-        "saved": time.time(),
-    }
-    services.table.put(item)
-    refused: dict[str, ImageclustError] = {}
-    for job, start in starts.items():
-        try:
-            start()
-        except ImageclustError as error:
-            logger.warning("Run %s: %s", request.run_id, error)
-            refused[job] = error
-    started = {job: name for job, name in describers.items() if job not in refused}
-    if not started:
-        services.table.delete(keys.TOKENS_PK, item["sk"])
-        raise next(iter(refused.values()), Conflict("there is nothing left for a batch job"))
-    if refused:
-        services.table.put({**item, "jobs": started})
-    return {"jobs": list(started)}
-
-
-def settle_batch_jobs(services: Services) -> JSON:
-    """Return the token of every run whose batch jobs have all ended; by their event and the poll.
-
-    Events come late, twice or never, so both callers do the same: look at every job that waits.
-    The jobs of a run that was cancelled are stopped.
-
-    Raises:
-        ImageclustError: some jobs could not be looked at; those of all other runs were.
-    """
-    settled = 0
-    failed: list[ImageclustError] = []
-    for item in services.table.query(keys.TOKENS_PK).items:
-        try:
-            settled += _settle(services, item)
-        except ImageclustError as error:
-            logger.warning("Run %s: %s", item["run_id"], error)
-            failed.append(error)
-            if time.time() - item["saved"] > _WAIT_SECONDS:  # nobody waits for it any more
-                services.table.delete(keys.TOKENS_PK, item["sk"])
-    if failed:
-        raise failed[0]
-    return {"settled": settled}
-
-
-def _settle(services: Services, item: JSON) -> bool:
-    """Return the token of one run, if its batch jobs have all ended."""
-    batches = {job: _batch_of(services, item, job) for job in item["jobs"]}
-    states = {job: _job_state(batch, item, job) for job, batch in batches.items()}
-    if "running" in states.values():
-        if _cancelled(services, item["run_id"]):
-            for job, batch in batches.items():
-                if batch is not None and states[job] == "running":
-                    batch.stop(job=job)
-        return False
-    try:
-        if "done" in states.values():
-            services.workflows.succeed(item["token"], {"jobs": states})
-        else:
-            told = ", ".join(f"{job} as {state}" for job, state in states.items())
-            services.workflows.fail(
-                item["token"], "BatchJobFailed", f"the batch inference ended: {told}"
-            )
-    except NotFound:
-        pass  # the state timed out, the run was cancelled or another caller was quicker
-    services.table.delete(keys.TOKENS_PK, item["sk"])
-    return True
-
-
-def _batch_of(services: Services, item: JSON, job: str) -> BatchDescriber | BatchEmbedder | None:
-    if "embedder" in item:
-        return services.open_batch_embedder(item["embedder"])
-    return services.open_batch_describer(item["jobs"][job], False)
-
-
-def _job_state(batch: BatchDescriber | BatchEmbedder | None, item: JSON, job: str) -> str:
-    state = "failed" if batch is None else batch.status(job=job)
-    fresh = time.time() - item["saved"] < _CREATION_SECONDS
-    return "running" if state == "unknown" and fresh else state
-
-
-def _cancelled(services: Services, run_id: str) -> bool:
-    run = run_record(services.table, run_id)
-    return run is not None and run["state"] == "CANCELLED"
+        starts |= caption_jobs(services, request)
+    state = "DescribeInBatch"
+    started = start_jobs(services, state, run_id=request.run_id, token=request.token, starts=starts)
+    return {"jobs": started}
 
 
 def read_briefs(services: Services, clusters: JSON) -> list[ClusterBrief]:
@@ -234,11 +136,6 @@ def read_names(services: Services, names: JSON) -> dict[str, ClusterNames]:
     uri = keys.join_uri(names["bucket"], names["key"])
     rows = parse_json_lines(services.store.read(uri))
     return {row["cluster_id"]: ClusterNames.from_json(row) for row in rows}
-
-
-def job_name(run_id: str, describer: str = "") -> str:
-    """Name of a run's batch job with one describer: 1 to 63 of ``[a-zA-Z0-9-]`` for Bedrock."""
-    return f"describe-{digest_of([run_id, describer])[:24]}"
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,22 @@ not answer. A batch that was never prepared, and every batch of a run whose jobs
 embedded as without jobs.
 """
 
-import logging
-import time
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imageclust import keys
-from imageclust.errors import ImageclustError, InvalidInput, RejectedImage, Retryable
-from imageclust.models import JSON, digest_of, parse_json_lines, to_json_lines
+from imageclust.errors import InvalidInput, RejectedImage
+from imageclust.models import JSON, parse_json_lines, to_json_lines
 from imageclust.ports import BatchEmbedder, StoredObject
+from imageclust.steps.batch_jobs import job_name, start_jobs
 from imageclust.steps.embed import EmbedBatch, embed_batch, facts_of, rejection, store_shard
 from imageclust.steps.pictures import process_images, without_vectors
 from imageclust.wiring import Services
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,52 +79,28 @@ def prepare_batch(services: Services, batch: EmbedBatch) -> JSON:
 def embed_in_batch(services: Services, request: EmbedInBatchRequest) -> JSON:
     """Start a job for each part that has enough records; what is left out is asked on demand.
 
-    The token is saved first: its answer may be quick. Job names derive from the run's id, so a
-    repeat starts nothing anew.
-
     Raises:
         InvalidInput: no part has records enough for a job.
-        ImageclustError: no job could be started.
+        ImageclustError: as ``start_jobs``.
     """
     embedder = _embedder(services, request.model)
     least = services.settings.bedrock_batch_minimum
     bucket = services.settings.data_bucket
-    jobs: dict[str, int] = {}
+    starts: dict[str, Callable[[], None]] = {}
     records = 0
     for part in range(len(request.parts)):
-        files = list(services.store.list(bucket, keys.records_key(request.run_id, part, "")))
-        found = sum(_records_in(file) for file in files)
+        folder = keys.records_key(request.run_id, part, "")
+        found = sum(_records_in(file) for file in services.store.list(bucket, folder))
         if least <= found <= embedder.records_a_job:
-            jobs[job_name(request.run_id, part)] = part
+            job = job_name("embed", request.run_id, part)
+            source, output = keys.join_uri(bucket, folder), _output_uri(services, request, part)
+            starts[job] = partial(embedder.submit, job=job, source=source, output=output)
             records += found
-    if not jobs:
+    if not starts:
         raise InvalidInput(f"no part of the run has the {least} records of a batch inference job")
-    item: JSON = {
-        "pk": keys.TOKENS_PK,
-        "sk": job_name(request.run_id),
-        "token": request.token,
-        "run_id": request.run_id,
-        "embedder": request.model.partition("/")[0],
-        "jobs": jobs,
-        "saved": time.time(),
-    }
-    services.table.put(item)
-    refused: dict[str, ImageclustError] = {}
-    for job, part in jobs.items():
-        source = keys.join_uri(bucket, keys.records_key(request.run_id, part, ""))
-        try:
-            embedder.submit(job=job, source=source, output=_output_uri(services, request, part))
-        except Retryable:
-            raise
-        except ImageclustError as error:  # its records are asked for on demand
-            logger.warning("Run %s, %s: %s", request.run_id, job, error)
-            refused[job] = error
-    started = {job: part for job, part in jobs.items() if job not in refused}
-    if not started:
-        raise refused[min(refused)]
-    if refused:
-        services.table.put({**item, "jobs": started})
-    return {"jobs": list(started), "records": records}
+    state = "EmbedInBatch"
+    started = start_jobs(services, state, run_id=request.run_id, token=request.token, starts=starts)
+    return {"jobs": started, "records": records}
 
 
 def collect_batch(services: Services, batch: EmbedBatch) -> JSON:
@@ -164,11 +139,6 @@ def _embedder(services: Services, model: str) -> BatchEmbedder:
     if embedder is None:
         raise InvalidInput(f"the embedder {name} knows no batch inference")
     return embedder
-
-
-def job_name(run_id: str, part: int | None = None) -> str:
-    """Name of a run's job for one part, or of its wait for all: 1 to 63 of ``[a-zA-Z0-9-]``."""
-    return f"embed-{digest_of([run_id, part])[:24]}"
 
 
 def _part(batch: EmbedBatch) -> int:

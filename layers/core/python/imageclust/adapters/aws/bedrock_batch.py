@@ -29,8 +29,7 @@ class BedrockBatch(Generic[S, A]):
         clients: the AWS clients.
         store: where input is written and output read; must be S3.
         conversation: the model and how it is asked.
-        role_arn: role that Bedrock takes to read and write the folder.
-        timeout_hours: 24 to 168; a job that waits longer expires.
+        jobs: starts jobs.
     """
 
     def __init__(
@@ -38,12 +37,10 @@ class BedrockBatch(Generic[S, A]):
         clients: Clients,
         store: ObjectStore,
         conversation: Conversation[S, A],
-        *,
-        role_arn: str,
-        timeout_hours: int = 24,
+        jobs: BedrockJobs,
     ) -> None:
         self._meter = clients.meter
-        self._jobs = BedrockJobs(clients, role_arn=role_arn, timeout_hours=timeout_hours)
+        self._jobs = jobs
         self._store = store
         self._conversation = conversation
         self.model = conversation.model_id
@@ -59,14 +56,6 @@ class BedrockBatch(Generic[S, A]):
         self._jobs.submit(
             job=job, model=model, kind="Converse", source=source, output=_output(folder)
         )
-
-    def status(self, *, job: str) -> str:
-        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
-        return self._jobs.status(job)
-
-    def stop(self, *, job: str) -> None:
-        """Stop the job, if it is under way."""
-        self._jobs.stop(job)
 
     def collect(self, *, job: str, folder: str) -> dict[str, A]:
         """Answers by record id of the records that succeeded and can be used.

@@ -201,7 +201,7 @@ class BedrockBatchEmbedder:
 
     Args:
         embedder: the model and how it is asked.
-        jobs: starts jobs and finds them.
+        jobs: starts jobs.
     """
 
     records_a_job = min(MAX_RECORDS, MAX_BYTES // (_MAX_BYTES * 4 // 3 + 1_024))
@@ -227,14 +227,6 @@ class BedrockBatchEmbedder:
             source=source,
             output=output,
         )
-
-    def status(self, *, job: str) -> str:
-        """``running``, ``done`` (maybe partly), ``failed`` or ``unknown``."""
-        return self._jobs.status(job)
-
-    def stop(self, *, job: str) -> None:
-        """Stop the job, if it is under way."""
-        self._jobs.stop(job)
 
     def join(self, records: bytes, outputs: Sequence[bytes]) -> dict[str, NDArray[np.float32]]:
         """A vector for each record by image id: the job's where it has one, else on demand.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_RECORDS = 50_000  # of a job, over all of its files
 MAX_BYTES = 5_000_000_000  # of a job, over all of its files
 
+_TIMEOUT_HOURS = 24  # the least; a job that waits longer expires
+
 _JOB = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?")
 # What Bedrock takes as an s3:// address: no '=', no spaces, no empty parts.
 _FOLDER = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?")
@@ -33,13 +35,11 @@ class BedrockJobs:
     Args:
         clients: the AWS clients.
         role_arn: role that Bedrock takes to read the records and write the answers.
-        timeout_hours: 24 to 168; a job that waits longer expires.
     """
 
-    def __init__(self, clients: Clients, *, role_arn: str, timeout_hours: int = 24) -> None:
+    def __init__(self, clients: Clients, *, role_arn: str) -> None:
         self._clients = clients
         self._role_arn = role_arn
-        self._timeout_hours = timeout_hours
 
     def submit(
         self, *, job: str, model: str, kind: "ModelInvocationTypeType", source: str, output: str
@@ -56,7 +56,7 @@ class BedrockJobs:
                     modelInvocationType=kind,
                     inputDataConfig={"s3InputDataConfig": {"s3Uri": source}},
                     outputDataConfig={"s3OutputDataConfig": {"s3Uri": output}},
-                    timeoutDurationInHours=self._timeout_hours,
+                    timeoutDurationInHours=_TIMEOUT_HOURS,
                 )
         except Conflict:
             # Another attempt created it under this name.
