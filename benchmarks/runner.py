@@ -69,7 +69,7 @@ def definition(batch: int) -> dict[str, Any]:
                     "BatchInput": {"run": "{% $states.input.run %}"},
                 },
                 "ItemProcessor": {
-                    "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"},
+                    "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
                     "StartAt": "Task",
                     "States": {"Task": task},
                 },

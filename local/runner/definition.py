@@ -125,7 +125,6 @@ class Task(_State):
     resource: str
     arguments: Template | None
     timeout_s: Template | None
-    heartbeat_s: Template | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +134,23 @@ class Parallel(_State):
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    input_type: str
-    arguments: Template
-    most: Template | None
-
-
-@dataclass(frozen=True, slots=True)
 class Batcher:
-    items: Template | None
-    bytes: Template | None
+    items: Template
     input: Template | None
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
-    arguments: Template
-    transformation: str
-    output_type: str
-
-
-@dataclass(frozen=True, slots=True)
 class Map(_State):
+    """``reader`` and ``writer`` are the arguments of ItemReader and ResultWriter."""
+
     items: Template | None
     selector: Template | None
     concurrency: Template
     processor: "Machine"
     distributed: bool
-    label: str
-    reader: Reader | None
+    reader: Template | None
     batcher: Batcher | None
-    writer: Writer | None
+    writer: Template | None
     tolerated_count: Template | None
     tolerated_percentage: Template | None
 
@@ -223,7 +208,7 @@ def parse_definition(definition: Mapping[str, JSON]) -> Machine:
         raise InvalidDefinition("the workflow", "Version: only 1.0 is known")
     limit = top.take("TimeoutSeconds")
     timeout_s = None if limit is None else _number(limit, top.where, "TimeoutSeconds", 1)
-    return _Parser().machine(top, variables=frozenset(), express=False, timeout_s=timeout_s)
+    return _Parser().machine(top, variables=frozenset(), timeout_s=timeout_s)
 
 
 class _Fields:
@@ -275,12 +260,7 @@ class _Parser:
         self._names: set[str] = set()
 
     def machine(
-        self,
-        top: _Fields,
-        *,
-        variables: frozenset[str],
-        express: bool,
-        timeout_s: float | None = None,
+        self, top: _Fields, *, variables: frozenset[str], timeout_s: float | None = None
     ) -> Machine:
         start_at = top.text("StartAt")
         raw = top.take("States")
@@ -299,11 +279,11 @@ class _Parser:
             if name in self._names:
                 raise InvalidDefinition(f"state {name!r}", "Name: used twice in the workflow")
             self._names.add(name)
-            states[name] = self._state(name, value, variables=variables | own, express=express)
+            states[name] = self._state(name, value, variables=variables | own)
         _check_transitions(top.where, start_at, states)
         return Machine(start_at, states, timeout_s)
 
-    def _state(self, name: str, value: JSON, *, variables: frozenset[str], express: bool) -> State:
+    def _state(self, name: str, value: JSON, *, variables: frozenset[str]) -> State:
         fields = _Fields(value, f"state {name!r}")
         kind = fields.text("Type")
         fields.take("Comment")
@@ -316,13 +296,11 @@ class _Parser:
         elif kind == "Succeed":
             state = Succeed(name, kind, None, {}, fields.template("Output"), (), ())
         else:
-            state = self._flowing(name, kind, fields, variables, express)
+            state = self._flowing(name, kind, fields, variables)
         fields.end()
         return state
 
-    def _flowing(
-        self, name: str, kind: str, fields: _Fields, variables: frozenset[str], express: bool
-    ) -> State:
+    def _flowing(self, name: str, kind: str, fields: _Fields, variables: frozenset[str]) -> State:
         """States that have ``Next`` or ``End``."""
         next_ = _next(fields)
         assign = _assign(fields)
@@ -342,14 +320,12 @@ class _Parser:
             _check_constant(seconds, fields.where, "Seconds", 0)
             return Wait(*common, seconds, until)
         if kind == "Task":
-            return self._task(common, fields, express)
+            return self._task(common, fields)
         if kind == "Parallel":
             arguments = fields.template("Arguments")
             branches = tuple(
                 self.machine(
-                    _branch(branch, f"{fields.where}, branch {index}"),
-                    variables=variables,
-                    express=express,
+                    _branch(branch, f"{fields.where}, branch {index}"), variables=variables
                 )
                 for index, branch in enumerate(fields.array("Branches"))
             )
@@ -357,45 +333,31 @@ class _Parser:
                 raise InvalidDefinition(fields.where, "Branches: a non-empty array is required")
             return Parallel(*common, arguments, branches)
         if kind == "Map":
-            return self._map(common, fields, variables, express)
+            return self._map(common, fields, variables)
         raise InvalidDefinition(fields.where, f"Type: {kind!r} is unknown")
 
-    def _task(self, common: "_Common", fields: _Fields, express: bool) -> Task:
+    @staticmethod
+    def _task(common: "_Common", fields: _Fields) -> Task:
         resource = fields.text("Resource")
         if resource not in RESOURCES:
             raise InvalidDefinition(
                 fields.where, f"Resource: {resource!r} is not one of {', '.join(RESOURCES)}"
-            )
-        if express and resource != LAMBDA:
-            raise InvalidDefinition(
-                fields.where, "Resource: an EXPRESS child cannot wait for a job or a token"
             )
         arguments = fields.take("Arguments")
         if arguments is None:
             raise InvalidDefinition(fields.where, "Arguments: required")
         if isinstance(arguments, dict):
             _check_arguments(resource, arguments, fields.where)
-        timeout_s, heartbeat_s = (
-            fields.template("TimeoutSeconds"),
-            fields.template("HeartbeatSeconds"),
-        )
+        timeout_s = fields.template("TimeoutSeconds")
         _check_constant(timeout_s, fields.where, "TimeoutSeconds", 1)
-        _check_constant(heartbeat_s, fields.where, "HeartbeatSeconds", 1)
-        if heartbeat_s is not None and resource != LAMBDA_TOKEN:
-            raise InvalidDefinition(
-                fields.where, "HeartbeatSeconds: only a .waitForTaskToken task has heartbeats"
-            )
         return Task(
             *common,
             resource,
             compile_template(arguments, where=fields.where, field="Arguments"),
             timeout_s,
-            heartbeat_s,
         )
 
-    def _map(
-        self, common: "_Common", fields: _Fields, variables: frozenset[str], express: bool
-    ) -> Map:
+    def _map(self, common: "_Common", fields: _Fields, variables: frozenset[str]) -> Map:
         where = fields.where
         processor = fields.inner("ItemProcessor")
         if processor is None:
@@ -407,16 +369,10 @@ class _Parser:
         if mode not in ("INLINE", "DISTRIBUTED"):
             raise InvalidDefinition(where, f"ProcessorConfig.Mode: {mode!r} is unknown")
         distributed = mode == "DISTRIBUTED"
-        if distributed and execution not in ("STANDARD", "EXPRESS"):
-            raise InvalidDefinition(
-                where, "ProcessorConfig.ExecutionType: STANDARD or EXPRESS is required"
-            )
+        if distributed and execution != "STANDARD":
+            raise InvalidDefinition(where, "ProcessorConfig.ExecutionType: STANDARD is required")
         if not distributed and execution is not None:
             raise InvalidDefinition(where, "ProcessorConfig.ExecutionType: only for DISTRIBUTED")
-        if distributed and express:
-            raise InvalidDefinition(
-                where, "ProcessorConfig.Mode: an EXPRESS child cannot hold a DISTRIBUTED Map"
-            )
         items, selector = fields.template("Items"), fields.template("ItemSelector")
         concurrency = fields.template("MaxConcurrency") or compile_template(
             0, where=where, field="MaxConcurrency"
@@ -427,7 +383,6 @@ class _Parser:
                 "ItemReader",
                 "ItemBatcher",
                 "ResultWriter",
-                "Label",
                 "ToleratedFailureCount",
                 "ToleratedFailurePercentage",
             ):
@@ -436,11 +391,6 @@ class _Parser:
         reader, batcher, writer = _reader(fields), _batcher(fields), _writer(fields)
         if reader is not None and items is not None:
             raise InvalidDefinition(where, "Items: not together with ItemReader")
-        label = fields.take("Label", _label(common[0]))
-        if not isinstance(label, str) or not re.fullmatch(
-            r"[^\s?*<>{}\[\]:;,\\|^~$#%&`\"]{1,40}", label
-        ):
-            raise InvalidDefinition(where, "Label: 1 to 40 characters, none of them special")
         count = fields.template("ToleratedFailureCount")
         percentage = fields.template("ToleratedFailurePercentage")
         _check_constant(count, where, "ToleratedFailureCount", 0)
@@ -452,13 +402,8 @@ class _Parser:
             items,
             selector,
             concurrency,
-            self.machine(
-                processor,
-                variables=inner,
-                express=execution == "EXPRESS" if distributed else express,
-            ),
+            self.machine(processor, variables=inner),
             distributed,
-            label,
             reader,
             batcher,
             writer,
@@ -583,7 +528,7 @@ def _errors(fields: _Fields, *, last: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _reader(fields: _Fields) -> Reader | None:
+def _reader(fields: _Fields) -> Template | None:
     one = fields.inner("ItemReader")
     if one is None:
         return None
@@ -593,50 +538,36 @@ def _reader(fields: _Fields) -> Reader | None:
     if config is None:
         raise InvalidDefinition(one.where, "ReaderConfig: required")
     input_type = config.take("InputType")
-    if input_type not in ("JSONL", "JSON"):
-        raise InvalidDefinition(config.where, f"InputType: {input_type!r} is not JSONL or JSON")
-    most = config.template("MaxItems")
-    _check_constant(most, config.where, "MaxItems", 1)
+    if input_type != "JSONL":
+        raise InvalidDefinition(config.where, f"InputType: {input_type!r} is not JSONL")
     config.end()
     arguments = _object_arguments(one, ("Bucket", "Key"))
     one.end()
-    assert isinstance(input_type, str)  # noqa: S101 - one of two strings
-    return Reader(input_type, arguments, most)
+    return arguments
 
 
 def _batcher(fields: _Fields) -> Batcher | None:
     one = fields.inner("ItemBatcher")
     if one is None:
         return None
-    items, most = one.template("MaxItemsPerBatch"), one.template("MaxInputBytesPerBatch")
-    if items is None and most is None:
-        raise InvalidDefinition(one.where, "MaxItemsPerBatch or MaxInputBytesPerBatch: required")
+    items = one.template("MaxItemsPerBatch")
+    if items is None:
+        raise InvalidDefinition(one.where, "MaxItemsPerBatch: required")
     _check_constant(items, one.where, "MaxItemsPerBatch", 1)
-    _check_constant(most, one.where, "MaxInputBytesPerBatch", 1, 262_144)
-    found = Batcher(items, most, one.template("BatchInput"))
+    found = Batcher(items, one.template("BatchInput"))
     one.end()
     return found
 
 
-def _writer(fields: _Fields) -> Writer | None:
+def _writer(fields: _Fields) -> Template | None:
     one = fields.inner("ResultWriter")
     if one is None:
         return None
     if one.text("Resource") != PUT_OBJECT:
         raise InvalidDefinition(one.where, f"Resource: only {PUT_OBJECT}")
     arguments = _object_arguments(one, ("Bucket", "Prefix"))
-    config = one.inner("WriterConfig") or _Fields({}, one.where)
-    transformation = config.take("Transformation", "NONE")
-    output_type = config.take("OutputType", "JSON")
-    config.end()
     one.end()
-    if transformation not in ("NONE", "COMPACT", "FLATTEN"):
-        raise InvalidDefinition(config.where, f"Transformation: {transformation!r} is unknown")
-    if output_type not in ("JSON", "JSONL"):
-        raise InvalidDefinition(config.where, f"OutputType: {output_type!r} is unknown")
-    assert isinstance(transformation, str)  # noqa: S101 - one of three strings
-    assert isinstance(output_type, str)  # noqa: S101 - one of two strings
-    return Writer(arguments, transformation, output_type)
+    return arguments
 
 
 def _object_arguments(fields: _Fields, names: tuple[str, ...]) -> Template:
@@ -692,10 +623,6 @@ def _number(
         kind = "whole number" if whole else "number"
         raise InvalidDefinition(where, f"{field}: a {kind} from {least} to {most}")
     return float(value)
-
-
-def _label(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "", name)[:40] or "Map"
 
 
 def _assigned(states: Mapping[str, JSON]) -> frozenset[str]:

@@ -7,7 +7,6 @@ developer guide (error handling, JSONata, variables, Distributed Map). Where one
   starts when it gets its slot. A Map also runs at most ``concurrency`` children at once.
 - A task that timed out or was stopped is left behind on a daemon thread; its answer is dropped.
 - The default limit of 40 concurrent iterations of an inline Map does not apply.
-- An EXPRESS child is not ended after five minutes.
 - ``PENDING`` result files are never written: children that never started have no record.
 - Without a ResultWriter, a tolerated failure stands in the output as its record, in its place.
 """
@@ -16,6 +15,7 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import time
 import uuid
@@ -416,7 +416,7 @@ class _Run:
                 scope.check()
                 progress.done += batch.items
                 if files is not None:
-                    files.add(record, output)
+                    files.add(record)
                 else:
                     collected[batch.index] = output if record["Status"] == "SUCCEEDED" else record
                 if record["Status"] == "FAILED":
@@ -447,7 +447,7 @@ class _Run:
     ) -> tuple[dict[str, JSON], JSON]:
         """One child of a distributed Map: an execution of its own. Gives its record, its output."""
         name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{arn}/{batch.index}"))
-        machine = f"{self._machine_name}/{state.label}"
+        machine = f"{self._machine_name}/{_label(state)}"
         id_ = f"{_ARN}:execution:{machine}:{name}"
         started = self._clock()
         frame = Frame(
@@ -491,35 +491,21 @@ class _Run:
         with self._lock:
             self._map_runs[place] = count = self._map_runs.get(place, 0) + 1
         id_ = uuid.uuid5(uuid.NAMESPACE_URL, f"{place}/{count}")
-        return f"{_ARN}:mapRun:{self._machine_name}/{state.label}:{id_}"
+        return f"{_ARN}:mapRun:{self._machine_name}/{_label(state)}:{id_}"
 
     def _item_source(self, state: Map, visit: Visit) -> tuple[Iterable[JSON], int]:
         if state.reader is None:
             items = items_of(state, visit)
             return items, len(items)
-        bucket, key = address(state.reader.arguments, visit, "ItemReader", "Key")
-        most = state.reader.most
-        source = Source(
-            self._resources,
-            bucket,
-            key,
-            lines=state.reader.input_type == "JSONL",
-            most=None if most is None else int(number_or(most, visit, "MaxItems", 0, least=1)),
-        )
+        bucket, key = address(state.reader, visit, "ItemReader", "Key")
+        source = Source(self._resources, bucket, key)
         return source.read(), source.count()
 
     def _result_files(self, state: Map, visit: Visit, arn: str) -> ResultFiles | None:
         if state.writer is None:
             return None
-        bucket, prefix = address(state.writer.arguments, visit, "ResultWriter", "Prefix")
-        return ResultFiles(
-            self._resources,
-            bucket=bucket,
-            prefix=prefix,
-            map_run_arn=arn,
-            transformation=state.writer.transformation,
-            lines=state.writer.output_type == "JSONL",
-        )
+        bucket, prefix = address(state.writer, visit, "ResultWriter", "Prefix")
+        return ResultFiles(self._resources, bucket=bucket, prefix=prefix, map_run_arn=arn)
 
     def _children(
         self,
@@ -601,3 +587,8 @@ class _Run:
     def _spent(self) -> dict[str, float]:
         with self._lock:
             return dict(self._seconds)
+
+
+def _label(state: Map) -> str:
+    """What the service makes of a Map's name where it needs one without spaces."""
+    return re.sub(r"[^A-Za-z0-9_-]", "", state.name)[:40] or "Map"

@@ -14,7 +14,6 @@
 from imageclust.errors import InvalidInput, Permanent
 
 DATA_LIMIT = "States.DataLimitExceeded"
-HEARTBEAT = "States.HeartbeatTimeout"
 ITEM_READER = "States.ItemReaderFailed"
 QUERY = "States.QueryEvaluationError"
 RESULT_WRITER = "States.ResultWriterFailed"

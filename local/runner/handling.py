@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from .definition import Catcher, Retrier
-from .errors import DATA_LIMIT, HEARTBEAT, RUNTIME, TASK_FAILED, TIMEOUT, StateError
+from .errors import DATA_LIMIT, RUNTIME, TASK_FAILED, TIMEOUT, StateError
 
 _LONGEST_S = 99_999_999
 
@@ -51,7 +51,7 @@ def _matches(names: Sequence[str], error: str) -> bool:
     """Whether ``ErrorEquals`` takes an error.
 
     ``States.Runtime`` cannot be handled at all; ``States.DataLimitExceeded`` only by its own name;
-    ``States.TaskFailed`` takes all but time-outs; a missed heartbeat is also a time-out.
+    ``States.TaskFailed`` takes all but time-outs.
     """
     if error == RUNTIME:
         return False
@@ -59,7 +59,4 @@ def _matches(names: Sequence[str], error: str) -> bool:
         return True
     if error == DATA_LIMIT:
         return False
-    late = error in (TIMEOUT, HEARTBEAT)
-    return (
-        "States.ALL" in names or (TASK_FAILED in names and not late) or (TIMEOUT in names and late)
-    )
+    return "States.ALL" in names or (TASK_FAILED in names and error != TIMEOUT)

@@ -33,37 +33,19 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An object with items.
-
-    Attributes:
-        bucket, key: where it is.
-        lines: JSON Lines, or else one JSON array.
-        most: read no more than this many items.
-    """
+    """An object with items, as JSON Lines."""
 
     resources: Resources
     bucket: str
     key: str
-    lines: bool
-    most: int | None
 
     def count(self) -> int:
         """How many items there are: one pass over the object that parses nothing."""
-        if not self.lines:
-            return sum(1 for _ in self.read())
         with self._guard(), contextlib.closing(_generator(self._open())) as lines:
-            count = sum(1 for line in lines if line.strip())
-        return count if self.most is None else min(count, self.most)
+            return sum(1 for line in lines if line.strip())
 
     def read(self) -> Iterator[JSON]:
         """The items, one at a time; raises ``States.ItemReaderFailed``."""
-        items = self._read_lines() if self.lines else self._read_array()
-        for number, item in enumerate(items):
-            if self.most is not None and number >= self.most:
-                return
-            yield item
-
-    def _read_lines(self) -> Iterator[JSON]:
         with self._guard(), contextlib.closing(_generator(self._open())) as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
@@ -73,13 +55,6 @@ class Source:
                 except ValueError as error:
                     raise self._failed(f"line {number} is not JSON: {error}") from None
                 yield item
-
-    def _read_array(self) -> Iterator[JSON]:
-        with self._guard():
-            value = json.loads(b"".join(self._open()))
-        if not isinstance(value, list):
-            raise self._failed("it is not a JSON array")
-        yield from value
 
     def _open(self) -> Iterable[bytes]:
         return self.resources.read_object(self.bucket, self.key)
@@ -100,31 +75,26 @@ class Source:
 
 
 def batches(
-    items: Iterable[JSON],
-    *,
-    most_items: int | None,
-    most_bytes: int | None,
-    batch_input: tuple[JSON] | None,
+    items: Iterable[JSON], *, most_items: int, batch_input: tuple[JSON] | None
 ) -> Iterator[Batch]:
     """Group items as ``ItemBatcher`` does: full batches, the last one shorter.
 
     Args:
         items: the items.
-        most_items: ``MaxItemsPerBatch``.
-        most_bytes: ``MaxInputBytesPerBatch``; a child's input never exceeds 256 KiB anyway, so
-            batches of large items come out smaller than ``most_items``.
+        most_items: ``MaxItemsPerBatch``; a child's input never exceeds 256 KiB, so batches of
+            large items come out smaller.
         batch_input: ``BatchInput`` in a tuple, if there is one.
 
     Yields:
         ``{"BatchInput": …, "Items": […]}`` as the input of one child.
     """
     around: dict[str, JSON] = {"BatchInput": batch_input[0]} if batch_input else {}
-    limit = min(most_bytes or PAYLOAD_LIMIT, PAYLOAD_LIMIT) - size({**around, "Items": []})
+    limit = PAYLOAD_LIMIT - size({**around, "Items": []})
     held: list[JSON] = []
     held_bytes = index = 0
     for item in items:
         item_bytes = size(item) + 1
-        full = most_items is not None and len(held) >= most_items
+        full = len(held) >= most_items
         if held and (full or held_bytes + item_bytes - 1 > limit):
             yield Batch(index, {**around, "Items": held}, len(held))
             held, held_bytes, index = [], 0, index + 1
@@ -143,9 +113,6 @@ class ResultFiles:
         resources: where the files go.
         bucket, prefix: their address; the files lie under ``prefix/<id of the map run>/``.
         map_run_arn: the map run; its last part is the id.
-        transformation: ``NONE`` keeps the whole record of a child that succeeded, ``COMPACT`` its
-            output, ``FLATTEN`` its output with a list opened. Failed children keep their record.
-        lines: JSON Lines in place of a JSON array.
     """
 
     def __init__(
@@ -155,31 +122,22 @@ class ResultFiles:
         bucket: str,
         prefix: str,
         map_run_arn: str,
-        transformation: str,
-        lines: bool,
     ) -> None:
         self._resources = resources
         self._bucket = bucket
         folder = map_run_arn.rsplit(":", 1)[-1]
         self._folder = f"{prefix.rstrip('/')}/{folder}" if prefix else folder
         self._arn = map_run_arn
-        self._transformation = transformation
-        self._lines = lines
         self._held: dict[str, list[bytes]] = {"SUCCEEDED": [], "FAILED": []}
         self._bytes = {"SUCCEEDED": 0, "FAILED": 0}
         self._files: dict[str, list[JSON]] = {"SUCCEEDED": [], "FAILED": []}
 
-    def add(self, record: dict[str, JSON], output: JSON) -> None:
-        """Keep the result of one child; writes a file when enough are held."""
+    def add(self, record: dict[str, JSON]) -> None:
+        """Keep the record of one child; writes a file when enough are held."""
         status = str(record["Status"])
-        kept: list[JSON] = [record]
-        if status == "SUCCEEDED" and self._transformation != "NONE":
-            flat = self._transformation == "FLATTEN" and isinstance(output, list)
-            kept = output if flat and isinstance(output, list) else [output]
-        for value in kept:
-            data = to_text(value).encode("utf-8", "backslashreplace")
-            self._held[status].append(data)
-            self._bytes[status] += len(data) + 1
+        data = to_text(record).encode("utf-8", "backslashreplace")
+        self._held[status].append(data)
+        self._bytes[status] += len(data) + 1
         if self._bytes[status] >= CHUNK_BYTES:
             self._flush(status)
 
@@ -202,10 +160,8 @@ class ResultFiles:
         return {"Bucket": self._bucket, "Key": key}
 
     def _flush(self, status: str) -> None:
-        held = self._held[status]
-        data = b"\n".join(held) + b"\n" if self._lines else b"[" + b",".join(held) + b"]"
-        ending = "jsonl" if self._lines else "json"
-        key = f"{self._folder}/{status}_{len(self._files[status])}.{ending}"
+        data = b"[" + b",".join(self._held[status]) + b"]"
+        key = f"{self._folder}/{status}_{len(self._files[status])}.json"
         self._write(key, data)
         self._files[status].append({"Key": key, "Size": len(data)})
         self._held[status] = []

@@ -7,7 +7,7 @@ from .definition import Map
 from .errors import QUERY, StateError
 from .items import Batch, batches
 from .values import JSON
-from .visits import Visit, limit_of
+from .visits import Visit, limit_of, number_or
 
 
 @dataclass(slots=True)
@@ -72,12 +72,10 @@ def batched(state: Map, visit: Visit, items: Iterable[JSON]) -> Iterator[Batch]:
     batcher = state.batcher
     if batcher is None:
         return (Batch(index, item, 1) for index, item in enumerate(items))
-    most_items = limit_of(batcher.items, visit, "MaxItemsPerBatch", least=1)
-    most_bytes = limit_of(batcher.bytes, visit, "MaxInputBytesPerBatch", least=1)
+    most = number_or(batcher.items, visit, "MaxItemsPerBatch", 1)
     return batches(
         items,
-        most_items=None if most_items is None else int(most_items),
-        most_bytes=None if most_bytes is None else int(most_bytes),
+        most_items=int(most),
         batch_input=(
             None if batcher.input is None else (batcher.input.evaluate(visit.bindings()),)
         ),

@@ -2,12 +2,11 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from .definition import BATCH_SYNC, LAMBDA_TOKEN, Task
-from .errors import HEARTBEAT, RUNTIME, TASK_FAILED, TIMEOUT, StateError
+from .errors import RUNTIME, TASK_FAILED, TIMEOUT, StateError
 from .handling import lambda_cause, reported
 from .resources import Resources
 from .scopes import Job, Slots, Workers
@@ -111,7 +110,6 @@ class Tasks:
         release: Callable[[], None] | None = None
         try:
             timeout_s = number_or(state.timeout_s, visit, "TimeoutSeconds", FOREVER_S)
-            beat_s = number_or(state.heartbeat_s, visit, "HeartbeatSeconds", FOREVER_S)
             function, payload = self._call_of(state, visit)
             release = self._slots.take(scope)
             scope.check()
@@ -122,23 +120,12 @@ class Tasks:
                 except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
                     self._tokens.fail(task, error)
 
-            task.beat = time.monotonic()
-            deadline = task.beat + timeout_s
             self._workers.start(call, after=release)
-            while True:
-                task.event.clear()
-                if task.answered:
-                    break
-                now = time.monotonic()
-                if now >= deadline:
-                    raise StateError(
-                        TIMEOUT, f"state '{visit.name}' had no answer in {timeout_s:g} seconds"
-                    )
-                if now >= task.beat + beat_s:
-                    raise StateError(
-                        HEARTBEAT, f"state '{visit.name}' had no heartbeat in {beat_s:g} seconds"
-                    )
-                scope.wait(task.event, min(deadline, task.beat + beat_s) - now)
+            scope.wait(task.event, timeout_s)
+            if not task.answered:
+                raise StateError(
+                    TIMEOUT, f"state '{visit.name}' had no answer in {timeout_s:g} seconds"
+                )
         finally:
             self._tokens.close(task)
             if release is not None:

@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 from collections import OrderedDict
 
 from .errors import StateError, TaskDoesNotExist, TaskTimedOut
@@ -21,7 +20,6 @@ class WaitingTask:
         self.answered = False
         self.output: JSON = None
         self.failure: BaseException | None = None
-        self.beat = time.monotonic()
 
 
 class TokenBroker:
@@ -55,13 +53,6 @@ class TokenBroker:
     def send_task_failure(self, token: str, error: str = "", cause: str = "") -> None:
         """Fail the task of ``token`` with an error name and a cause."""
         self._answer(token, None, StateError(error, cause))
-
-    def send_task_heartbeat(self, token: str) -> None:
-        """Say that the task of ``token`` is still at work; restarts ``HeartbeatSeconds``."""
-        with self._lock:
-            task = self._find(token)
-            task.beat = time.monotonic()
-            task.event.set()
 
     def fail(self, task: WaitingTask, failure: BaseException) -> None:
         """The call that was to carry the token failed; no answer will come."""

@@ -1,12 +1,10 @@
 """Tasks that wait for their token."""
 
 import threading
-import time
-from types import SimpleNamespace
 
 import pytest
 
-from local.runner import StateError, TaskDoesNotExist, TaskTimedOut, TokenBroker, tasks, tokens
+from local.runner import StateError, TaskDoesNotExist, TaskTimedOut, TokenBroker
 from tests.conftest import PATIENCE
 
 
@@ -97,32 +95,6 @@ def test_no_answer_in_time_is_a_timeout_and_a_late_one_is_told(runner, broker):
     assert broker.got.wait(PATIENCE)  # on a slow machine the function starts after its time
     with pytest.raises(TaskTimedOut):
         broker.send_task_success(broker.kept[0], 1)
-    with pytest.raises(TaskTimedOut):
-        broker.send_task_heartbeat(broker.kept[0])
-
-
-def test_a_missed_heartbeat_is_told_apart(runner, broker):
-    state = waiting(runner, "keep", TimeoutSeconds=100_000, HeartbeatSeconds=1)
-    assert runner.run({"W": state}, tokens=broker).error == "States.HeartbeatTimeout"
-
-
-def test_heartbeats_keep_a_task_alive(runner, broker, monkeypatch):
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(tasks, "time", clock)
-    monkeypatch.setattr(tokens, "time", clock)
-
-    def beat(token):
-        waiting = broker._waiting[token]
-        while waiting.event.is_set():  # the last heartbeat is not seen yet
-            time.sleep(0.001)
-        now[0] += 600
-        broker.send_task_heartbeat(token)
-
-    thread = later(broker, beat, beat, beat, lambda token: broker.send_task_success(token, "alive"))
-    state = waiting(runner, "keep", HeartbeatSeconds=1000)
-    assert runner.run({"W": state}, tokens=broker).output == "alive"
-    thread.join()
 
 
 def test_unknown_and_used_tokens(runner, broker):
