@@ -101,7 +101,9 @@ def grant_steps(roles: Mapping[str, iam.Role], *, storage: Storage, uploads: Upl
     )
     storage.grant_write_data(publish, "exports", reason="what people download")
     storage.grant_table(publish, reason="items of the run; the collection's pointer")
-    storage.grant_fill_vectors(publish, reason="the collection's search index")
+    storage.grant_fill_vectors(
+        publish, reason="fill the collection's search index, remove from it what is gone"
+    )
     uploads.grant_schedule(publish, reason="start another run if files changed during this one")
 
     failure = roles["record_failure"]

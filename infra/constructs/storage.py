@@ -197,7 +197,16 @@ class Storage(Construct):
         allow(
             role,
             "FillVectors",
-            actions=[f"s3vectors:{name}" for name in ("CreateIndex", "GetIndex", "PutVectors")],
+            actions=[
+                f"s3vectors:{name}"
+                for name in (
+                    "CreateIndex",
+                    "GetIndex",
+                    "PutVectors",
+                    "ListVectors",
+                    "DeleteVectors",
+                )
+            ],
             resources=[f"{self._vector_bucket_arn}/index/*"],
             reason=reason,
         )

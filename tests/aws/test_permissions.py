@@ -257,6 +257,8 @@ def test_from_upload_to_result(
 
     exemplars = RunConfig.from_json({**NAMED, "labels": "exemplars"}).to_json()
     cloud.services.table.update(keys.COLLECTIONS_PK, "holiday", {"config": exemplars})
+    boto3.client("s3").delete_object(Bucket="uploads", Key="holiday/late.jpg")
+    boto3.client("s3").delete_object(Bucket="uploads", Key="holiday/family 0/0.jpg")
     second = start_run.handler(cloud.due()[0], None)["run_id"]
     assert cloud.execute(second)["labels"]["mode"] == "exemplars"
     call_the_api(second)
@@ -267,6 +269,7 @@ def test_from_upload_to_result(
         Need("Cluster", "rekognition:DetectLabels"),
         Need("Ingest", "events:PutEvents"),
         Need("Publish", "s3vectors:PutVectors"),
+        Need("Publish", "s3vectors:DeleteVectors"),
         Need("Publish", "scheduler:UpdateSchedule"),
         Need("Api", "states:StopExecution"),
     } <= used

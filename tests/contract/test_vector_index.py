@@ -99,14 +99,36 @@ def test_create_again(index: VectorIndex) -> None:
         index.create("house-x", 16)
 
 
-def test_delete(index: VectorIndex) -> None:
-    filled(index, 5)
-    index.delete("house-x")
-    index.delete("house-x")
-    with pytest.raises(NotFound):
-        index.query("house-x", vectors(1)[0], top_k=1)
-    index.create("house-x", 4)
-    assert index.query("house-x", vectors(1, 4)[0], top_k=1) == ()
+def test_what_is_not_kept_is_found_no_more(index: VectorIndex) -> None:
+    rows = filled(index, 40)
+    names = [f"i{n:04d}" for n in range(40)]
+    index.keep("house-x", names)
+    assert len(index.query("house-x", rows[7], top_k=100)) == 40
+    stay = [name for n, name in enumerate(names) if n % 4]
+    for _ in range(2):
+        index.keep("house-x", [*stay, "never-put"])
+        found = index.query("house-x", rows[8], top_k=100)
+        assert sorted(match.id for match in found) == stay
+        some = index.query("house-x", rows[8], top_k=100, where={"cluster": "c2"})
+        assert sorted(match.id for match in some) == [s for s in stay if int(s[1:]) % 3 == 2]
+    index.put("house-x", ["i0008", "new"], -rows[[8, 9]], [{}, {}])
+    (nearest,) = index.query("house-x", -rows[8], top_k=1)
+    assert (nearest.id, nearest.distance) == ("i0008", pytest.approx(0, abs=1e-6))
+    assert len(index.query("house-x", rows[8], top_k=100)) == len(stay) + 2
+
+
+def test_keep_nothing(index: VectorIndex) -> None:
+    rows = filled(index, 5)
+    index.keep("house-x", [])
+    assert index.query("house-x", rows[0], top_k=10) == ()
+    index.put("house-x", ["a"], rows[:1], [{}])
+    assert [match.id for match in index.query("house-x", rows[0], top_k=10)] == ["a"]
+
+
+def test_keep_over_pages_of_the_list(index: VectorIndex) -> None:
+    rows = filled(index, 2_300)
+    index.keep("house-x", ["i0000", "i2299"])
+    assert {m.id for m in index.query("house-x", rows[5], top_k=10)} == {"i0000", "i2299"}
 
 
 def test_an_index_that_is_not_there(index: VectorIndex) -> None:
@@ -114,6 +136,8 @@ def test_an_index_that_is_not_there(index: VectorIndex) -> None:
         index.put("none-x", ["a"], vectors(1), [{}])
     with pytest.raises(NotFound):
         index.query("none-x", vectors(1)[0], top_k=1)
+    with pytest.raises(NotFound):
+        index.keep("none-x", [])
 
 
 @pytest.mark.parametrize("bad", [np.zeros(8), np.full(8, np.nan), np.full(8, np.inf), np.ones(9)])

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     for owner, names in (
         (FileStore, ("write",)),
         (SqliteTable, ("put", "put_many", "update")),
-        (FileVectorIndex, ("create", "put")),
+        (FileVectorIndex, ("create", "put", "keep")),
     ):
         for name in names:
             setattr(owner, name, fatal(getattr(owner, name), number, when))

@@ -1,5 +1,6 @@
 """``imageclust search`` as a person uses it, over a run of a tiny model of pictures and words."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imageclust.adapters.local.file_vector_index import FileVectorIndex
 
 from local.cli import main
 from tests.conftest import jpeg
@@ -108,6 +110,20 @@ def test_only_the_shown_run_is_searched(cli: Cli) -> None:
     found = cli.search("red", "--top", "50")
     assert len(found) == 2 * EACH + 1
     assert [hit["path"] for hit in found if hit["path"].startswith("red/")] == ["red/0.jpg"]
+
+
+def test_the_index_forgets_photos_that_were_removed(cli: Cli) -> None:
+    removed = cli.photos / "green" / "2.jpg"
+    gone = hashlib.sha256(removed.read_bytes()).hexdigest()
+    index = FileVectorIndex(cli.home / "vectors")
+    (name,) = (folder.name for folder in (cli.home / "vectors").iterdir())
+    aim = np.ones(3, np.float32)
+    before = {match.id for match in index.query(name, aim, top_k=100)}
+    assert gone in before
+    removed.unlink()
+    cli.run("--embedder", "tiny_towers")
+    assert {match.id for match in index.query(name, aim, top_k=100)} == before - {gone}
+    assert f"green/{removed.name}" not in {hit["path"] for hit in cli.search("green")}
 
 
 def test_a_picture_searches_where_no_text_can(cli: Cli) -> None:

@@ -20,21 +20,25 @@ _ACCOUNT = "123456789012"
 class FakeS3Vectors:
     """Cosine queries in pages of a hundred, exact; refuses what the service refuses.
 
-    ``puts`` lists how many vectors each PutVectors call brought.
+    ``puts`` lists how many vectors each PutVectors call brought, ``deletes`` how many keys each
+    DeleteVectors call.
     """
 
     def __init__(self) -> None:
         self.puts: list[int] = []
+        self.deletes: list[int] = []
         self.throttle_next = 0
         self._non_filterable: dict[str, set[str]] = {}
 
     @contextmanager
     def serve(self) -> Iterator["FakeS3Vectors"]:
-        """Answer CreateIndex, PutVectors and QueryVectors while moto is on."""
+        """Answer what writes, lists and queries vectors while moto is on."""
         operations = {
             "CreateIndex": self._create_index,
             "PutVectors": self._put_vectors,
             "QueryVectors": self._query_vectors,
+            "ListVectors": self._list_vectors,
+            "DeleteVectors": self._delete_vectors,
         }
         with served(
             S3VectorsResponse, "s3vectors", operations, routes=urls.url_paths, route="/{name}"
@@ -124,6 +128,30 @@ class FakeS3Vectors:
         if start + PAGE < len(ranked):
             answer["nextToken"] = base64.b64encode(str(start + PAGE).encode()).decode()
         return answer
+
+    def _list_vectors(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._maybe_throttle()
+        assert not request.get("returnData"), "needs s3vectors:GetVectors"
+        assert not request.get("returnMetadata"), "needs s3vectors:GetVectors"
+        listed = list(self._index(request).vectors)
+        most = request.get("maxResults", 500)
+        if not 1 <= most <= 1000:
+            raise AwsError("ValidationException", "maxResults must be 1 to 1000")
+        start = int(base64.b64decode(request.get("nextToken", "MA==")))
+        answer: dict[str, Any] = {"vectors": [{"key": k} for k in listed[start : start + most]]}
+        if start + most < len(listed):
+            answer["nextToken"] = base64.b64encode(str(start + most).encode()).decode()
+        return answer
+
+    def _delete_vectors(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._maybe_throttle()
+        index, names = self._index(request), request["keys"]
+        if not 1 <= len(names) <= 500:
+            raise AwsError("ValidationException", "1 to 500 keys a call")
+        for name in names:
+            index.vectors.pop(name, None)
+        self.deletes.append(len(names))
+        return {}
 
     def _index(self, request: dict[str, Any]) -> Any:
         return self._backend.get_index(request["vectorBucketName"], request["indexName"], None)

@@ -1,4 +1,4 @@
-"""Search over an index that also remembers other runs, copies and outliers."""
+"""Search over an index that also holds another run, copies and outliers."""
 
 from typing import Any
 

@@ -7,7 +7,7 @@ One contract suite (``tests/contract``) runs over both sides. Methods raise the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -154,8 +154,8 @@ class VectorIndex(Protocol):
         """The ``top_k`` nearest, nearest first. ``where`` keeps metadata equal to each value."""
         ...
 
-    def delete(self, index: str) -> None:
-        """Drop the whole index; absent is no error."""
+    def keep(self, index: str, ids: Collection[str]) -> None:
+        """Remove every vector but those of ``ids``. One that is not there is no error."""
         ...
 
 

@@ -222,6 +222,8 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
     for name, (data, content_type) in exports.items():
         uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
         services.store.write(uri, data, content_type=content_type)
+    # Late, for searches of the run before; not after the switch, when another run may fill it.
+    services.index.keep(_index(request), gathered.image_ids)
     sizes = {name: len(data) for name, (data, _) in exports.items()}
     _finish(services, request, {**record, "made_of": made_of, "exported": _summed(sizes)})
     return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
@@ -517,9 +519,14 @@ def _items(services: Services, request: PublishRequest, found: _Found) -> Iterat
         }
 
 
+def _index(request: PublishRequest) -> str:
+    """The collection's search index; once a run is published it holds what that run placed."""
+    return keys.index_name(request.collection, request.plan["embedder"])
+
+
 def _index_vectors(services: Services, request: PublishRequest, found: _Found) -> None:
     """Put the run's vectors into the collection's search index (zero vectors have no angle)."""
-    index = keys.index_name(request.collection, request.plan["embedder"])
+    index = _index(request)
     usable = np.flatnonzero(np.linalg.norm(found.gathered.vectors, axis=1) > 0)
     services.index.create(index, found.gathered.vectors.shape[1])
     ids = [found.gathered.image_ids[row] for row in usable]

@@ -94,7 +94,7 @@ def _embedder(services: Services, run: Mapping[str, Any]) -> tuple[str, str]:
 def _nearest(
     services: Services, run: Mapping[str, Any], vector: NDArray[np.float32], top: int
 ) -> tuple[Hit, ...]:
-    """Hits among the run's own pictures: the index also keeps those of runs before."""
+    """Hits among the run's own pictures: while another run is published the index has both's."""
     run_id = run["run_id"]
     index = keys.index_name(collection_of(run_id), run["models"]["embedder"])
     asked = min(top * _OVERSHOOT, _MOST_ASKED)

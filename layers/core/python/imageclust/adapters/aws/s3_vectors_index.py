@@ -1,7 +1,7 @@
 """Nearest neighbours in S3 Vectors."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from imageclust.adapters.vectors import (
     check_query,
     check_vectors,
 )
-from imageclust.errors import Conflict, InvalidInput, NotFound
+from imageclust.errors import Conflict, InvalidInput
 from imageclust.models import JSON
 from imageclust.ports import VectorMatch
 
 _MAX_VECTORS = 500
+_MAX_LISTED = 1_000
 # The limit is 20 MiB; a float32 takes at most 24 characters of JSON.
 _MAX_BYTES = 18 * 1024 * 1024
 _BYTES_A_NUMBER = 24
@@ -122,14 +123,29 @@ class S3VectorsIndex:
             extra["nextToken"] = answer["nextToken"]
         return tuple(sorted(found, key=lambda match: (match.distance, match.id))[:top_k])
 
-    def delete(self, index: str) -> None:
-        """Drop the whole index; absent is no error."""
+    def keep(self, index: str, ids: Collection[str]) -> None:
+        """Remove every vector but those of ``ids``. One that is not there is no error."""
         check_index(index, 1)
-        try:
-            with translated(f"The index '{index}'"):
-                self._clients.s3vectors.delete_index(vectorBucketName=self._bucket, indexName=index)
-        except NotFound:
-            return
+        wanted = frozenset(ids)
+        pages = self._clients.s3vectors.get_paginator("list_vectors").paginate(
+            vectorBucketName=self._bucket,
+            indexName=index,
+            PaginationConfig={"PageSize": _MAX_LISTED},
+        )
+        with translated(f"The index '{index}'"):
+            # The whole list first: the index should not change under its pages.
+            gone = [
+                vector["key"]
+                for page in pages
+                for vector in page["vectors"]
+                if vector["key"] not in wanted
+            ]
+            for start in range(0, len(gone), _MAX_VECTORS):
+                self._clients.s3vectors.delete_vectors(
+                    vectorBucketName=self._bucket,
+                    indexName=index,
+                    keys=gone[start : start + _MAX_VECTORS],
+                )
 
     def _dimension(self, index: str) -> int:
         check_index(index, 1)

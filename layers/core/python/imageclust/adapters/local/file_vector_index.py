@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ class FileVectorIndex:
 
     A put appends its rows first and commits them in ``rows.db`` after; what a killed put left
     behind the committed rows is overwritten by the next one. A vector that is put again
-    unchanged keeps its row.
+    unchanged keeps its row; the rows of vectors that were replaced or removed are passed over.
 
     Args:
         folder: holds one folder an index.
@@ -113,15 +112,17 @@ class FileVectorIndex:
             db.execute("COMMIT")
         return tuple(sorted(matches, key=lambda match: (match.distance, match.id))[:top_k])
 
-    def delete(self, index: str) -> None:
-        """Drop the whole index; absent is no error."""
-        check_index(index, 1)
-        try:
-            shutil.rmtree(self._folder / index)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise Permanent(f"The index '{index}' cannot be removed: {error.strerror}.") from error
+    def keep(self, index: str, ids: Collection[str]) -> None:
+        """Remove every vector but those of ``ids``. One that is not there is no error."""
+        with self._database(index) as db:
+            _header(db, index)
+            db.execute("CREATE TEMP TABLE kept (id TEXT PRIMARY KEY)")
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((name,) for name in ids))
+            others = "FROM vectors WHERE id NOT IN (SELECT id FROM kept)"
+            db.execute(f"INSERT INTO replaced SELECT row {others}")
+            db.execute(f"DELETE {others}")
+            db.execute("COMMIT")
 
     def _append(
         self,
