@@ -41,9 +41,21 @@ def _main(argv: Sequence[str] | None) -> int:
     except ImageclustError as failed:
         return _complain(str(failed), FAILED)
     except OSError as failed:
-        where = f": {failed.filename}" if failed.filename else ""
-        return _complain(f"{failed.strerror or failed}{where}", FAILED)
+        return _complain(_said(failed, options), FAILED)
     return code
+
+
+def _said(failed: OSError, options: argparse.Namespace) -> str:
+    """What the system refused, and a way out where it was in the state folder."""
+    from local.home import find_home
+
+    told = failed.strerror or str(failed)
+    if not failed.filename:
+        return told
+    home = find_home(options.home) if "home" in options else None
+    if home and home in (Path(failed.filename), *Path(failed.filename).parents):
+        return f"the state folder {home} cannot be used: {told}; choose another with --home"
+    return f"{told}: {failed.filename}"
 
 
 def _complain(sentence: str, code: int) -> int:
@@ -52,15 +64,24 @@ def _complain(sentence: str, code: int) -> int:
     return code
 
 
+def _usage(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return REFUSED
+
+
 def _parser() -> argparse.ArgumentParser:
     import argparse
+
+    from imageclust import __version__
 
     parser = argparse.ArgumentParser(
         prog="imageclust",
         description="Photos in, named clusters out.",
         epilog="State lives in --home, else $IMAGECLUST_HOME, else .imageclust/.",
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"imageclust {__version__}")
+    parser.set_defaults(run_command=lambda _: _usage(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_run(commands)
     _add_search(commands)
     _add_score(commands)
@@ -164,12 +185,15 @@ def _read_config(given: str | None) -> JSON:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from local.home import find_home
+    from imageclust import errors
+
+    from local.home import FAILURES, find_home
     from local.run import run_folder
 
+    home = find_home(options.home)
     outcome = run_folder(
         Path(options.photos),
-        home=find_home(options.home),
+        home=home,
         out=Path(options.out) if options.out else None,
         collection=options.collection,
         config=_given(options),
@@ -182,8 +206,10 @@ def _run(options: argparse.Namespace) -> int:
         sentence = failure["cause"]
         if outcome.record["state"] == "INVALID":
             return _complain(sentence, REFUSED)
-        where = f"the run failed at {failure['state']}"
-        return _complain(f"{where} ({failure['error']}): {sentence}; {failure['advice']}", FAILED)
+        unforeseen = not hasattr(errors, failure["error"])
+        more = f" ({home / FAILURES})" if unforeseen else ""
+        told = f"the run failed at {failure['state']} ({failure['error']}): {sentence.rstrip('.')}"
+        return _complain(f"{told}; {failure['advice']}{more}", FAILED)
     return DONE
 
 
@@ -195,7 +221,8 @@ def _add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "text tower, such as clip-vit-b32) or to another picture, each with its cluster.",
     )
     search.add_argument("text", metavar="TEXT", nargs="?", help="words, such as 'a red bicycle'")
-    search.add_argument("--collection", metavar="NAME", required=True, help="where to search")
+    search.add_argument("--collection", metavar="NAME", help="where to search: its name, or "
+                        "its folder's (default: the only one there is)")  # fmt: skip
     search.add_argument("--image", metavar="FILE", help="a picture to search for instead of words")
     search.add_argument("--top", type=int, default=10, metavar="K", help="how many (default: 10)")
     search.add_argument("--home", metavar="DIR", help="the state folder")
@@ -420,7 +447,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     models = commands.add_parser("models", help="list, add or pull models")
-    actions = models.add_subparsers(title="actions", required=True, metavar="ACTION")
+    models.set_defaults(run_command=lambda _: _usage(models))
+    actions = models.add_subparsers(title="actions", metavar="ACTION")
     listing = actions.add_parser("list", help="the models at hand")
     listing.set_defaults(run_command=_models_list)
     add = actions.add_parser("add", help="install a model from its card or its .onnx file")

@@ -1,7 +1,9 @@
 """The state folder of this machine, and the services over it."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from imageclust.wiring import Services, local_services
@@ -9,6 +11,7 @@ from imageclust.wiring import Services, local_services
 from local.runner import Event
 from local.workflows import LocalWorkflows
 
+FAILURES = "failures.log"
 HOME_VARIABLE = "IMAGECLUST_HOME"
 MODELS_VARIABLE = "IMAGECLUST_MODELS"
 
@@ -22,6 +25,34 @@ def model_folders() -> list[Path]:
     """Folders of models named by ``$IMAGECLUST_MODELS`` (separated as in ``$PATH``)."""
     named = os.environ.get(MODELS_VARIABLE, "")
     return [Path(folder).expanduser() for folder in named.split(os.pathsep) if folder]
+
+
+class _FailureLog(logging.FileHandler):
+    """A file that begins with its first record. That the disk takes none is told elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
+@contextlib.contextmanager
+def failures_logged(home: Path) -> Iterator[None]:
+    """Where the steps of a workflow failed, meanwhile, goes to ``failures.log`` of ``home``."""
+    logger = logging.getLogger("local.runner")
+    handler = _FailureLog(home / FAILURES, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 def open_services(

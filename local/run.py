@@ -25,7 +25,7 @@ from imageclust.steps.ingest import ensure_collection
 from imageclust.steps.start_run import cancel_run, start_run
 from imageclust.wiring import Services, use
 
-from local.home import open_services
+from local.home import failures_logged, open_services
 from local.progress import Progress
 from local.workflows import LocalWorkflows
 
@@ -70,7 +70,7 @@ def run_folder(
     services = open_services(home, listener=progress.tell)
     use(services)
     with closing(services):
-        with progress, _only_one(home, name):
+        with progress, _only_one(home, name), failures_logged(home):
             record = _run(
                 services,
                 name,

@@ -1,5 +1,6 @@
 """``imageclust serve``: the API, the watched folder and the timers, until Ctrl-C."""
 
+import errno
 import fcntl
 import logging
 import signal
@@ -22,6 +23,7 @@ from waitress.server import create_server
 
 from functions import ingest, start_run
 from local.gateway import Gateway, LocalContext
+from local.home import failures_logged
 from local.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,12 @@ def serve(
     """
     stop, tell = stop or threading.Event(), tell or _tell
     use(services)
-    with _hold(home), _sockets(services, home, host, port) as sockets, _on_signals(stop):
+    with (
+        _hold(home),
+        _sockets(services, home, host, port) as sockets,
+        _on_signals(stop),
+        failures_logged(home),
+    ):
         recover(services, now=datetime.now(UTC))
         work = threading.Thread(target=_work, args=(services, home, stop), name="watcher")
         work.start()
@@ -124,6 +131,10 @@ def _sockets(services: Services, home: Path, host: str, port: int) -> Iterator[d
         )
     except (OSError, ValueError) as error:
         wasyncore.close_all(sockets)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise InvalidInput(
+                f"{_shown(host)}:{port} is in use by another program: choose one with --port"
+            ) from error
         raise InvalidInput(f"cannot listen on {_shown(host)}:{port}: {error}") from error
     try:
         yield sockets

@@ -1,11 +1,13 @@
 """``imageclust run`` as a person uses it: results, bad input, running again."""
 
 import csv
+import errno
 import fcntl
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -15,9 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imageclust import __version__
+from imageclust.adapters.local.sqlite_table import table_error
 from imageclust.errors import Permanent
 from imageclust.steps import browse
 
+from functions import publish
 from local.cli import main
 from local.gateway import Gateway
 from local.home import open_services
@@ -525,8 +530,8 @@ def test_a_file_in_place_of_a_folder(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    assert "holds no files" in refused(cli, tmp_path / "photos")
+    (tmp_path / "Holiday 2024").mkdir()
+    assert "there are no files in 'Holiday 2024'" in refused(cli, tmp_path / "Holiday 2024")
 
 
 def test_a_folder_without_pictures(cli: Cli, tmp_path: Path) -> None:
@@ -646,10 +651,71 @@ def test_a_full_disk_in_the_state_folder_fails_the_run_and_loses_nothing(
     monkeypatch.setattr(FileStore, "write", full)
     code, _, complaint = cli.run(photos)
     assert code == 1
-    assert "the run failed at ClusterImages (Permanent): the disk is full" in complaint
+    assert "the run failed at ClusterImages (Permanent): the disk is full; when that" in complaint
+    assert " log" not in complaint
     monkeypatch.undo()
     assert cli.run(photos)[0] == 0
     assert cli.record()["images"]["to_embed"] == 0
+
+
+def test_a_failure_that_nobody_foresaw_is_in_a_log(
+    cli: Cli, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(families=1, each=3)
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr(publish, "publish_run", broken)
+    code, _, complaint = cli.run(photos)
+    assert code == 1
+    assert "the run failed at PublishRun (ZeroDivisionError): no such luck; start" in complaint
+    assert "Traceback" not in complaint
+    log = cli.home / "failures.log"
+    assert str(log) in complaint
+    assert "in broken" in log.read_text()
+
+
+def test_a_state_folder_that_cannot_be_used(
+    cli: Cli, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        if self == cli.home:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    code, _, complaint = cli.run(make_photos(families=1, each=2))
+    assert code == 1
+    assert complaint == (
+        f"imageclust: the state folder {cli.home} cannot be used: Permission denied; "
+        "choose another with --home\n"
+    )
+
+
+def test_a_state_folder_that_can_only_be_read(tmp_path: Path) -> None:
+    locked = table_error(_error(sqlite3.SQLITE_READONLY), tmp_path / "imageclust.sqlite")
+    assert isinstance(locked, Permanent)
+    assert "choose another state folder with --home" in str(locked)
+
+
+def _error(code: int) -> sqlite3.Error:
+    error = sqlite3.OperationalError("attempt to write a readonly database")
+    error.sqlite_errorcode = code
+    return error
+
+
+def test_without_a_command_the_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in ([], ["run", "search", "serve"]), (["models"], ["list", "add", "pull"]):
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert all(f"    {word} " in told for word in words)
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"imageclust {__version__}\n"
 
 
 @pytest.mark.shared

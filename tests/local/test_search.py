@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -133,6 +134,8 @@ def test_a_picture_searches_where_no_text_can(cli: Cli) -> None:
     code, _, told = cli("search", "blue", "--collection", "colours")
     assert code == 2
     assert "built-in descriptor 'builtin' knows pictures only" in told
+    assert "--image FILE" in told
+    assert "tiny_towers" in told
 
 
 @pytest.mark.parametrize(
@@ -186,10 +189,28 @@ def test_without_the_library_pictures_still_search(
     assert cli.search("--image", query, "--top", "1")[0]["path"] == "blue/2.jpg"
 
 
+def test_a_collection_is_known_by_its_folder_too(cli: Cli, tmp_path: Path) -> None:
+    query = str(cli.photos / "blue" / "2.jpg")
+    assert cli("search", "--image", query)[0] == 0, "the only one needs no name"
+    (tmp_path / "Sea 2024").mkdir()
+    shutil.copy(query, tmp_path / "Sea 2024" / "a.jpg")
+    out = ["--out", str(tmp_path / "sea")]
+    assert cli("run", str(tmp_path / "Sea 2024"), *out)[0] == 0
+    code, told, _ = cli("search", "--image", query, "--collection", "Sea 2024")
+    assert (code, told.split()[1]) == (0, "a.jpg")
+    code, _, told = cli("search", "--image", query)
+    assert code == 2
+    assert re.search(
+        r"--collection\. There are: colours, sea-2024-[0-9a-f]{6} \(Sea 2024\)\.", told
+    )
+
+
 def test_before_any_run_there_is_no_state_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = main(["search", "red", "--collection", "x", "--home", str(tmp_path / "none")])
     assert code == 2
-    assert "no state folder" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no state folder" in told
+    assert "imageclust run PHOTOS" in told
     assert not (tmp_path / "none").exists()

@@ -331,7 +331,7 @@ def test_the_start_page_escapes_what_people_wrote(server: Server) -> None:
 def test_the_folder_and_the_port_are_held_by_one_server(server: Server, tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="another imageclust serves"):
         serve(server.services, home=server.home, port=free_port())
-    with pytest.raises(InvalidInput, match="cannot listen"):
+    with pytest.raises(InvalidInput, match=r"in use by another program: choose one with --port"):
         serve(server.services, home=tmp_path / "other", port=server.port)
 
 

@@ -190,14 +190,21 @@ def test_an_unreadable_folder_is_accounted_for(
     home: Path, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(home / "uploads", "a.jpg", "lost/b.jpg")
-    scan = os.scandir
+    scan, stat = os.scandir, os.stat
+    closed = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def refuse(folder: Path) -> Any:
         if Path(folder).name == "lost":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            raise closed
         return scan(folder)
 
+    def refuse_inside(path: Path, **options: Any) -> Any:
+        if Path(path).parent.name == "lost":
+            raise closed
+        return stat(path, **options)
+
     monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "stat", refuse_inside)
     assert listed(store, "") == ["a.jpg", "lost"]
     with pytest.raises(InvalidInput, match="folder that cannot be read"):
         store.read("s3://uploads/lost")

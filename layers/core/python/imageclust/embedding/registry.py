@@ -94,7 +94,7 @@ class ModelRegistry:
         if card.text is None:
             raise InvalidInput(
                 f"The model {name!r} knows pictures only. Text is for models with a text tower: "
-                f"{', '.join(self._with_text()) or 'none is known'}."
+                f"{', '.join(self.with_text()) or 'none is known'}."
             )
         files = [card.text.weights.file, card.text.tokenizer.file]
         missing = [file for file in files if not (directory / file).is_file()]
@@ -105,7 +105,7 @@ class ModelRegistry:
             )
         return directory
 
-    def _with_text(self) -> tuple[str, ...]:
+    def with_text(self) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.list() if entry.card and entry.card.text)
 
     def labels_path(self, name: str) -> Path | None:
@@ -226,7 +226,11 @@ def open_embedder(
 def open_text(name: str, *, registry: ModelRegistry) -> TextEncoder:
     """The text tower of an installed model by name (not yet loaded: the first use does that)."""
     if name == BUILTIN:
-        raise InvalidInput(f"The built-in descriptor {BUILTIN!r} knows pictures only, no text.")
+        raise InvalidInput(
+            f"The built-in descriptor {BUILTIN!r} knows pictures only, no text: search for a "
+            "picture with --image FILE, or run again with one that has a text tower "
+            f"({', '.join(registry.with_text())}: see 'imageclust models list')."
+        )
     from imageclust.embedding.text import TextEncoder
 
     return TextEncoder(registry.get(name), registry.text_folder(name))

@@ -66,7 +66,9 @@ def plan_run(
     if not complete:
         return {"complete": False, "images": {"seen": len(files)}}
     if not files:
-        raise InvalidInput(f"the collection '{request.collection}' holds no files yet")
+        item = services.table.get(keys.COLLECTIONS_PK, request.collection) or {}
+        title = item.get("title") or request.collection
+        raise InvalidInput(f"there are no files in '{title}': put pictures there, then run again")
     files = _sample(files, config, {*keep, *kept_paths(files, config.keepers)})
     images = _distinct(files)
     check_bounds(len(images), clustering_config(config))

@@ -38,7 +38,7 @@ class Failure:
 
 def record_failure(services: Services, failure: Failure) -> JSON:
     """Store the failure with advice. ``INVALID``: the input is at fault; ``FAILED``: we are."""
-    state: RunState = "INVALID" if failure.error in _input_errors() else "FAILED"
+    state: RunState = "INVALID" if failure.error in _kinds_of(errors.InvalidInput) else "FAILED"
     told = {
         "state": failure.state,
         "error": failure.error,
@@ -66,8 +66,8 @@ def record_failure(services: Services, failure: Failure) -> JSON:
     return {"run_id": failure.run_id, "state": state}
 
 
-def _input_errors() -> set[str]:
-    kinds = [errors.InvalidInput]
+def _kinds_of(root: type[errors.ImageclustError]) -> set[str]:
+    kinds = [root]
     for kind in kinds:
         kinds += kind.__subclasses__()
     return {kind.__name__ for kind in kinds}
@@ -91,4 +91,6 @@ def _advice(failure: Failure, state: str) -> str:
         return "too many batches failed; see the results/ folder of the run, then start it again"
     if failure.error in ("Throttled", "StoreUnavailable"):
         return "a service was busy or unavailable; start the run again in some minutes"
-    return "start the run again; if it fails at the same state, read the log of that function"
+    if failure.error in _kinds_of(errors.Permanent):
+        return "when that is mended, start the run again: what was finished is kept"
+    return "start the run again; if it fails at the same state, read its log"

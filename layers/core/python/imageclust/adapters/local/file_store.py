@@ -173,7 +173,7 @@ class _Walk:
                 yield key, path
 
     def _enter(self, path: Path, chain: tuple[str, ...]) -> tuple[str, ...] | None:
-        if (path / NOT_PHOTOS).exists():
+        if os.path.exists(path / NOT_PHOTOS):  # Path.exists raises where the folder is closed
             return None
         if not path.is_symlink():
             return chain
@@ -226,8 +226,12 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """The path for a message: bytes that are not UTF-8 shown as escapes."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    """The path for a message, where people know it, not through the link of a collection.
+
+    Bytes that are not UTF-8 are shown as escapes.
+    """
+    real = os.path.join(os.path.realpath(path.parent), path.name)
+    return os.fsencode(real).decode(errors="backslashreplace")
 
 
 def _raise_reading(error: OSError, path: Path) -> NoReturn:

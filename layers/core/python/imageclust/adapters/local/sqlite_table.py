@@ -17,6 +17,7 @@ from imageclust.ports import Key, Page
 _BUSY_SECONDS = 60.0
 _KEYS_A_QUERY = 400
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_CLOSED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 _TRY_LATER = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR,
               sqlite3.SQLITE_NOMEM}  # fmt: skip
 
@@ -203,6 +204,11 @@ def table_error(error: sqlite3.Error, path: Path) -> Exception:
         return StoreUnavailable(f"{path} is busy or did not answer: {error}.")
     if code in _CORRUPT:
         return CorruptData(f"{path} is damaged or is not a database: {error}.")
+    if code in _CLOSED:
+        return Permanent(
+            f"{path} cannot be opened and written ({error}): it needs the right to, or choose "
+            "another state folder with --home."
+        )
     return Permanent(f"{path} cannot be used: {error}.")
 
 
