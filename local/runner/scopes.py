@@ -7,6 +7,7 @@ This is what happens on AWS too: a stopped execution does not stop the Lambda fu
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 # How long a failed group waits for its other threads to leave their waits.
 _UNWIND_S = 1.0
+
+# How long Ctrl-C goes unnoticed at most.
+_PIECE_S = 0.2
 
 
 class Stopped(Exception):
@@ -83,7 +87,10 @@ class Scope:
         """
         self.watch(event)
         try:
-            event.wait(timeout_s)
+            if threading.current_thread() is threading.main_thread():
+                _wait_in_pieces(event, timeout_s)
+            else:
+                event.wait(timeout_s)
         finally:
             self.unwatch(event)
         self.check()
@@ -94,6 +101,15 @@ class Scope:
                 self._children.add(child)
                 return
         child.stop()
+
+
+def _wait_in_pieces(event: threading.Event, timeout_s: float | None) -> None:
+    """Wait as ``event.wait`` does, but look about now and then: Ctrl-C does not end a wait of
+    Python's main thread that begins just after it."""
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    while not event.wait(_PIECE_S if end is None else min(_PIECE_S, end - time.monotonic())):
+        if end is not None and time.monotonic() >= end:
+            return
 
 
 class Job(Generic[T]):

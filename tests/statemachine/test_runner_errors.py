@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from local.runner import StateError
+from local.runner.scopes import Scope
 from tests.conftest import PATIENCE
 
 
@@ -390,6 +391,21 @@ def test_ctrl_c_stops_at_once_and_the_process_exits():
         check=False,
     )
     assert (done.stdout, done.returncode) == ("stopped\n", 0), done.stderr
+
+
+def test_ctrl_c_just_before_a_wait_is_noticed():
+    """Python looks for it between two waits of the main thread, and no wait may last for ever."""
+    told = []
+
+    class Late(threading.Event):
+        def wait(self, timeout=None):
+            told.append(timeout)
+            return len(told) > 3
+
+    Scope().wait(Late())
+    Scope().wait(Late(), 0)
+    assert len(told) == 5
+    assert all(timeout is not None and timeout < 1 for timeout in told)
 
 
 def test_a_listener_that_raises_ends_the_run_with_its_own_error(runner):
