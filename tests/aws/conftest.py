@@ -104,12 +104,19 @@ def _all_items(table: Any) -> list[Any]:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def rekognition() -> FakeRekognition:
+    return FakeRekognition()
+
+
+@pytest.fixture
+def cloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rekognition: FakeRekognition
+) -> Iterator[Cloud]:
     # A function that starts cold has no models and objects from before.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(Table, "all_items", _all_items)
     bedrock = FakeBedrock()
-    with mock_aws(), FakeS3Vectors().serve(), FakeRekognition().serve(), bedrock.serve():
+    with mock_aws(), FakeS3Vectors().serve(), rekognition.serve(), bedrock.serve():
         template = resources_from_template()
         template.create(
             s3=boto3.client("s3"),

@@ -1,30 +1,20 @@
 """Exemplars through Rekognition and confirmed copies, on the AWS adapters."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import boto3
 import cv2
 import numpy as np
 import pytest
-from imageclust import keys, wiring
-from imageclust.models import RunConfig, parse_json_lines
-from imageclust.settings import Settings
+from imageclust import keys
+from imageclust.models import parse_json_lines
 from imageclust.steps import browse
-from imageclust.steps.ingest import ensure_collection
-from imageclust.steps.start_run import start_run
-from imageclust.wiring import Services
-from moto import mock_aws
 
 from local.demo import FAMILIES
-from local.workflows import LocalWorkflows
+from tests.aws.conftest import Cloud, configure, run_to_end
 from tests.conftest import jpeg
-from tests.infra.from_template import resources_from_template
 from tests.standins.fake_rekognition import FakeRekognition
-from tests.standins.fake_s3vectors import FakeS3Vectors
 
 EACH = 30
 CONFIG = {"embedder": "builtin", "describer": "deterministic", "clusters": 2, "method": "kmeans"}
@@ -35,70 +25,19 @@ def rekognition() -> FakeRekognition:
     return FakeRekognition(throttle_share=0.05)
 
 
-@pytest.fixture
-def services(rekognition: FakeRekognition) -> Iterator[Services]:
-    with mock_aws(), FakeS3Vectors().serve(), rekognition.serve():
-        resources_from_template().create(
-            s3=boto3.client("s3"),
-            dynamodb=boto3.client("dynamodb"),
-            uploads_bucket="uploads",
-            data_bucket="data",
-            table_name="imageclust",
-        )
-        boto3.client("s3vectors").create_vector_bucket(vectorBucketName="vectors")
-        boto3.client("scheduler").create_schedule_group(Name="imageclust")
-        made = wiring.aws_services(
-            Settings(
-                vector_bucket="vectors",
-                schedule_group="imageclust",
-                schedule_role_arn="arn:aws:iam::123456789012:role/scheduler",
-                start_function_arn="arn:aws:lambda:us-east-1:123456789012:function:start-run",
-                rekognition_per_second=10_000,
-            )
-        )
-        yield made
-        made.close()
-
-
-def run(services: Services, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import replace
-
-    workflows = LocalWorkflows(services.store, home=folder)
-    here = replace(services, workflows=workflows)
-    wiring.use(here)
-    now = datetime.now(UTC)
-    ensure_collection(here, "holiday", now=now)
-    run_id = start_run(
-        here,
-        collection="holiday",
-        config=RunConfig.from_json({**CONFIG, **config}),
-        trigger="api",
-        now=now,
-    )
-    execution = workflows.wait(run_id)
-    assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
-    item = here.table.get(keys.collection_pk("holiday"), keys.run_sk(run_id))
-    assert item is not None
-    return item
-
-
 def test_exemplars_ask_rekognition_for_a_few_and_a_copy_follows(
-    services: Services,
-    rekognition: FakeRekognition,
-    tmp_path: Path,
-    make_photos: Callable[..., Path],
+    cloud: Cloud, rekognition: FakeRekognition, make_photos: Callable[..., Path]
 ) -> None:
+    services = cloud.services
     photos = make_photos(families=2, each=EACH)
     # With detail of its own: of one that repeats itself a smaller copy is not confirmed.
     first = FAMILIES["city"](np.random.default_rng(0), 384, 288)
     (photos / "large.jpg").write_bytes(jpeg(first))
     small = cv2.resize(first, (192, 144), interpolation=cv2.INTER_AREA)
     (photos / "small.jpg").write_bytes(jpeg(small))
-    for path in sorted(photos.rglob("*.jpg")):
-        key = f"holiday/{path.relative_to(photos)}"
-        boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
-
-    item = run(services, tmp_path, {"labels": "exemplars", "duplicates": "confirmed"})
+    cloud.upload(photos, "holiday")
+    configure(services, "holiday", {})
+    item = run_to_end(cloud, {**CONFIG, "labels": "exemplars", "duplicates": "confirmed"})
     told = item["labels"]
     assert item["images"]["to_label"] == 0
     assert told["mode"] == "exemplars"
@@ -114,23 +53,19 @@ def test_exemplars_ask_rekognition_for_a_few_and_a_copy_follows(
 
 
 def test_flagged_pictures_are_marked_and_held_back(
-    services: Services,
-    rekognition: FakeRekognition,
-    tmp_path: Path,
-    make_photos: Callable[..., Path],
+    cloud: Cloud, rekognition: FakeRekognition, make_photos: Callable[..., Path]
 ) -> None:
+    services = cloud.services
     photos = make_photos(families=2, each=5)
     for number in range(2):
         magenta = np.full((120, 160, 3), (250, 0, 240 + 10 * number), np.uint8)
         (photos / f"magenta {number}.jpg").write_bytes(jpeg(magenta))
     rekognition.unfit = lambda shown: shown.mean() > 150 and shown[..., 1].mean() < 20
-    files = sorted(photos.rglob("*.jpg"))
-    unfit = [path.read_bytes() for path in files if path.name.startswith("magenta")]
-    for path in files:
-        key = f"holiday/{path.relative_to(photos)}"
-        boto3.client("s3").put_object(Bucket="uploads", Key=key, Body=path.read_bytes())
+    unfit = [path.read_bytes() for path in photos.glob("magenta*")]
+    cloud.upload(photos, "holiday")
+    configure(services, "holiday", {})
     asked = {"moderation": "on", "image_properties": "on", "labels": "full", "max_labels": 2}
-    item = run(services, tmp_path, {**asked, "captions": "all"})
+    item = run_to_end(cloud, {**CONFIG, **asked, "captions": "all"})
     flagged = {hashlib.sha256(data).hexdigest() for data in unfit}
 
     assert item["labels"]["flagged"] == 2

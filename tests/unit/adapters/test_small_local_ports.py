@@ -2,13 +2,14 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from imageclust.adapters.local.file_events import FileEvents
-from imageclust.adapters.local.local_links import LocalLinks, uri_of
+from imageclust.adapters.local.local_links import LocalLinks
 from imageclust.adapters.local.sqlite_table import SqliteTable
 from imageclust.adapters.local.table_scheduler import TableScheduler
-from imageclust.errors import InvalidInput, NotFound, Permanent, Throttled
+from imageclust.errors import InvalidInput, Permanent, Throttled
 from imageclust.models import JSON
 
 NOW = datetime(2026, 11, 22, 5, 0, tzinfo=UTC)
@@ -95,14 +96,8 @@ def test_links_lead_back_to_their_object(key: str) -> None:
     address = links.download(uri)
     assert address.startswith("http://127.0.0.1:8080/objects/uploads/")
     assert address.isascii()
-    assert uri_of(address) == uri
-    assert uri_of(address.removeprefix("http://127.0.0.1:8080")) == uri
+    path = address.removeprefix("http://127.0.0.1:8080/objects/")
+    assert "s3://" + unquote(path, errors="surrogateescape") == uri
     upload = links.upload(uri, content_type="image/jpeg", max_bytes=5)
     assert upload.url == address
     assert upload.fields == {"key": key, "Content-Type": "image/jpeg", "max-bytes": "5"}
-
-
-@pytest.mark.parametrize("address", ["/", "/objects/", "/objects/uploads", "/v1/runs", "http://x/"])
-def test_other_addresses_are_no_objects(address: str) -> None:
-    with pytest.raises(NotFound):
-        uri_of(address)

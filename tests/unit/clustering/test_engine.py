@@ -1,4 +1,3 @@
-import io
 import json
 
 import numpy as np
@@ -15,7 +14,6 @@ from imageclust.clustering import (
     feasible_clusters,
     parallel,
     search,
-    top_files,
 )
 from imageclust.clustering.methods import SharedWork
 from imageclust.errors import InfeasibleBounds, InvalidInput
@@ -395,20 +393,6 @@ def test_copies_count_once_for_structure_and_all_for_bounds():
     assert len(set(more.labels[30:])) == 1
     bounded = ClusteringConfig(clusters=3, max_size=30)
     assert_whole(cluster_vectors(copied, config=bounded), 80, bounded)
-
-
-def test_top_ten_files_read_back():
-    rows, _ = blobs([30, 20, 10])
-    result = cluster_vectors(rows, config=ClusteringConfig())
-    files = top_files(result)
-    summary = json.loads(files["clustering_summary.json"])
-    assert len(summary["ranking"]) == 10
-    first = summary["ranking"][0]["folder"]
-    assert first == f"rank_01_{result.method}"
-    labels = np.load(io.BytesIO(files[f"{first}/cluster_labels.npy"]))
-    assert labels.tolist() == result.labels.tolist()
-    info = json.loads(files[f"{first}/clustering_info.json"])
-    assert info["sizes"] == [cluster.size for cluster in result.clusters]
 
 
 def test_progress_rises_to_one():

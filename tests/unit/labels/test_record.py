@@ -2,7 +2,7 @@ import json
 
 import pytest
 from imageclust.errors import InvalidInput
-from imageclust.labels import ImageLabels, Label
+from imageclust.labels import Label
 
 COUCH = Label("Couch", 87.25, ("Sofa", "Furniture"), ("Furniture and Furnishings",))
 
@@ -33,11 +33,6 @@ def test_label_reads_a_real_answer_and_ignores_the_rest_of_it():
     assert label.name == "Mobile Phone"
     assert label.parents == ("Phone",)
     assert label.categories == ("Technology and Computing",)
-
-
-def test_image_labels_survive_json():
-    record = ImageLabels("ab12", (COUCH, Label("Lamp", 50.0)), "3.0")
-    assert ImageLabels.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 100.1, float("nan")])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         normalized_mutual_information,
         purity,
     )
-    from imageclust.clustering.report import top_files
     from imageclust.clustering.search import Paused
     from imageclust.clustering.streaming import cluster_shards
 
@@ -39,7 +38,6 @@ __all__ = [
     "feasible_clusters",
     "normalized_mutual_information",
     "purity",
-    "top_files",
 ]
 
 _MODULES = {
@@ -49,7 +47,6 @@ _MODULES = {
     "cluster_vectors": "engine",
     "normalized_mutual_information": "quality",
     "purity": "quality",
-    "top_files": "report",
 }
 
 

@@ -2,7 +2,7 @@
 
 from imageclust.images.decode import DecodedImage, DecodeLimits, decode_image
 from imageclust.images.exif import ExifFacts, parse_exif
-from imageclust.images.fingerprint import Fingerprint, fingerprint, hamming
+from imageclust.images.fingerprint import Fingerprint, fingerprint
 from imageclust.images.header import Header, read_header
 from imageclust.images.pool import DecodePool
 from imageclust.images.process import Processed, ProcessOptions, process
@@ -19,7 +19,6 @@ __all__ = [
     "Processed",
     "decode_image",
     "fingerprint",
-    "hamming",
     "parse_exif",
     "process",
     "read_header",

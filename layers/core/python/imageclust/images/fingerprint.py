@@ -31,8 +31,8 @@ class Fingerprint:
     Args:
         sha256: hex digest of the file's bytes: its identity.
         phash: 64-bit perceptual hash as 16 hex digits; survives re-encoding and rescaling. Two
-            pictures that look alike differ in few bits (see :func:`hamming`). A picture without
-            any structure has the hash ``0000000000000000``.
+            pictures that look alike differ in few bits. A picture without any structure has the
+            hash ``0000000000000000``.
         sharpness: 0..1; below about 0.1 looks blurred.
         brightness: mean luma, 0 (black) to 1 (white).
         contrast: standard deviation of luma, 0 to 0.5.
@@ -112,11 +112,6 @@ def fingerprint(decoded: DecodedImage, data: bytes, *, gps: bool = False) -> Fin
         camera=facts.camera,
         gps=facts.gps if gps else None,
     )
-
-
-def hamming(first: str, second: str) -> int:
-    """Bits (0..64) in which two perceptual hashes differ."""
-    return (int(first, 16) ^ int(second, 16)).bit_count()
 
 
 def _phash(pixels: Pixels) -> str:

@@ -1,4 +1,4 @@
-"""One label of one image, and all labels of an image, in the JSON form that Rekognition uses."""
+"""One label of one image, in the JSON form that Rekognition uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,28 +42,4 @@ class Label:
             confidence=float(data["Confidence"]),
             parents=tuple(str(parent["Name"]) for parent in data.get("Parents") or ()),
             categories=tuple(str(item["Name"]) for item in data.get("Categories") or ()),
-        )
-
-
-@dataclass(frozen=True)
-class ImageLabels:
-    """All labels of one image and the version of the model that gave them."""
-
-    image_id: str
-    labels: tuple[Label, ...]
-    model_version: str
-
-    def to_json(self) -> JSON:
-        return {
-            "image_id": self.image_id,
-            "Labels": [label.to_json() for label in self.labels],
-            "LabelModelVersion": self.model_version,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            image_id=str(data["image_id"]),
-            labels=tuple(Label.from_json(label) for label in data["Labels"]),
-            model_version=str(data["LabelModelVersion"]),
         )

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VISUAL_CATEGORY = "Visual attribute"
-VISUAL_MODEL_VERSION = "visual-attributes-1"
 
 _MIN_SHARE = 0.1
 

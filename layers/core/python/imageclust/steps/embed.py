@@ -92,15 +92,7 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         vectors = features.astype(np.float16)
         # Before the vectors: an image with a stored vector has its labels stored too.
         store_labels(services, joint.labeler, images, processed, answers)
-    rows: list[JSON] = []
-    for image, item in zip(images, processed, strict=True):
-        fact: JSON = {"image_id": image.image_id}
-        if isinstance(item, RejectedImage):
-            rows.append(fact | rejection(item))
-            continue
-        thumbnail = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image.image_id))
-        services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
-        rows.append(fact | facts_of(item))
+    rows = [store_thumbnail(services, *each) for each in zip(images, processed, strict=True)]
     reused = len(batch.images) - len(images)
     return store_shard(services, embedder.key, rows, vectors, run=batch.run_id, reused=reused)
 
@@ -201,9 +193,14 @@ def _record_failed(
     )
 
 
-def facts_of(item: Processed) -> JSON:
-    """What a sidecar keeps of a decoded image beside its vector."""
+def store_thumbnail(services: Services, image: ImageRef, item: Processed | RejectedImage) -> JSON:
+    """Write the thumbnail of a decoded image; returns what a sidecar keeps beside its vector."""
+    if isinstance(item, RejectedImage):
+        return {"image_id": image.image_id} | rejection(item)
+    thumbnail = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image.image_id))
+    services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
     return {
+        "image_id": image.image_id,
         "width": item.width,
         "height": item.height,
         "format": item.format,

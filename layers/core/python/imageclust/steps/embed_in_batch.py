@@ -20,7 +20,7 @@ from imageclust.errors import InvalidInput, RejectedImage
 from imageclust.models import JSON, parse_json_lines, to_json_lines
 from imageclust.ports import BatchEmbedder, StoredObject
 from imageclust.steps.batch_jobs import job_name, start_jobs
-from imageclust.steps.embed import EmbedBatch, embed_batch, facts_of, rejection, store_shard
+from imageclust.steps.embed import EmbedBatch, embed_batch, rejection, store_shard, store_thumbnail
 from imageclust.steps.pictures import process_images, without_vectors
 from imageclust.wiring import Services
 
@@ -54,17 +54,14 @@ def prepare_batch(services: Services, batch: EmbedBatch) -> JSON:
     for image, item in zip(
         images, process_images(services, images, min_side=embedder.min_side), strict=True
     ):
-        fact: JSON = {"image_id": image.image_id}
-        if isinstance(item, RejectedImage):
-            rows.append(fact | rejection(item))
-            continue
-        thumbnail = keys.join_uri(services.settings.data_bucket, keys.thumbnail_key(image.image_id))
-        services.store.write(thumbnail, item.thumbnail or b"", content_type="image/webp")
-        try:
-            records.append(embedder.record(image.image_id, item.pixels))
-            rows.append(fact | facts_of(item))
-        except InvalidInput as error:
-            rows.append(fact | rejection(RejectedImage("unsupported", str(error))))
+        row = store_thumbnail(services, image, item)
+        if not isinstance(item, RejectedImage):
+            try:
+                records.append(embedder.record(image.image_id, item.pixels))
+            except InvalidInput as error:
+                refused = RejectedImage("unsupported", str(error))
+                row = {"image_id": image.image_id} | rejection(refused)
+        rows.append(row)
     if records:
         uri = _records_uri(services, batch, len(records))
         services.store.write(uri, b"".join(records), content_type="application/jsonl")

@@ -1,12 +1,9 @@
 """Addresses of objects at the local server, in place of presigned S3."""
 
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from imageclust.errors import NotFound
-from imageclust.keys import join_uri, split_uri
+from imageclust.keys import split_uri
 from imageclust.ports import SignedUpload
-
-OBJECTS_ROUTE = "/objects/"
 
 
 class LocalLinks:
@@ -32,15 +29,4 @@ class LocalLinks:
         """The address of an object's bytes."""
         bucket, key = split_uri(uri)
         path = f"{bucket}/{key}".encode("utf-8", "surrogateescape")
-        return f"{self._base}{OBJECTS_ROUTE}{quote(path)}"
-
-
-def uri_of(address: str) -> str:
-    """The ``s3://`` address behind a path or link made by ``LocalLinks``. Raises NotFound."""
-    path = urlsplit(address).path
-    if not path.startswith(OBJECTS_ROUTE):
-        raise NotFound(f"There is no object at {path}.")
-    bucket, _, key = unquote(path[len(OBJECTS_ROUTE) :], errors="surrogateescape").partition("/")
-    if not bucket or not key:
-        raise NotFound(f"There is no object at {path}.")
-    return join_uri(bucket, key)
+        return f"{self._base}/objects/{quote(path)}"
