@@ -20,19 +20,6 @@ from infra.packaging import ROOT
 from infra.settings import LOG_DAYS, StackSettings
 
 DEFINITION = ROOT / "statemachine" / "cluster_images.asl.json"
-STATES = (
-    "plan_run",
-    "embed",
-    "embed_in_batch",
-    "label",
-    "cluster",
-    "draw_map",
-    "describe",
-    "describe_in_batch",
-    "publish",
-    "record_failure",
-)
-"""Handlers that the workflow calls; its placeholders are ``${PlanRunFunctionArn}`` and so on."""
 
 
 class ImageclustStack(Stack):
@@ -101,7 +88,7 @@ class ImageclustStack(Stack):
             "Workflow",
             name=settings.stack_name,
             definition=DEFINITION,
-            handlers={name: functions[name] for name in STATES},
+            handlers=functions,
             substitutions={
                 "DataBucket": storage.data.bucket_name,
                 # PlanRun never chooses the GPU when there is none; the text must be there still.

@@ -3,6 +3,7 @@
 import fcntl
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,20 +29,6 @@ from local.runner import (
     load_definition,
 )
 
-FUNCTIONS = {
-    "PlanRun": "plan_run",
-    "Embed": "embed",
-    "EmbedInBatch": "embed_in_batch",
-    "Label": "label",
-    "Cluster": "cluster",
-    "DrawMap": "draw_map",
-    "Describe": "describe",
-    "DescribeInBatch": "describe_in_batch",
-    "Publish": "publish",
-    "RecordFailure": "record_failure",
-}
-"""Function of each ``${NameFunctionArn}`` in the workflow file: a module of ``functions``."""
-
 _SHUTDOWN_SECONDS = 10
 _ENDED_KEPT = 100
 
@@ -64,8 +51,8 @@ class LocalWorkflows:
         data_bucket: str = "data",
         listener: Callable[[str, Event], None] | None = None,
     ) -> None:
-        substitutions = {f"{name}FunctionArn": module for name, module in FUNCTIONS.items()}
-        substitutions |= {
+        substitutions = {
+            **functions_of_workflow(),
             "DataBucket": data_bucket,
             "GpuJobQueueArn": "local",
             "GpuJobDefinitionArn": "local",
@@ -235,3 +222,9 @@ class _Machine:
 def workflow_file() -> Path:
     """The workflow file: the one that the stack deploys."""
     return Path(statemachine.__path__[0]) / "cluster_images.asl.json"
+
+
+def functions_of_workflow() -> dict[str, str]:
+    """The module of ``functions`` for each placeholder: ``PlanRunFunctionArn`` → ``plan_run``."""
+    named = re.findall(r"\$\{((\w+)FunctionArn)\}", workflow_file().read_text("utf-8"))
+    return {whole: re.sub(r"(?<=.)([A-Z])", r"_\1", name).lower() for whole, name in named}

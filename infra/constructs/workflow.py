@@ -15,7 +15,8 @@ from infra.permissions import acknowledge_wildcard, allow
 class Workflow(Construct):
     """The state machine of ``statemachine/cluster_images.asl.json``.
 
-    Its name is fixed, so functions of the workflow may hold its ARN without a circle.
+    Its name is fixed, so functions of the workflow may hold its ARN without a circle. Of the
+    handlers it may invoke those that the file names: ``plan_run`` is ``${PlanRunFunctionArn}``.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Workflow(Construct):
             retention=log_retention,
             removal_policy=RemovalPolicy.DESTROY,
         )
+        text = definition.read_text("utf-8")
         arns = {
             f"{camel(handler)}FunctionArn": function.function_arn
             for handler, function in handlers.items()
+            if f"${{{camel(handler)}FunctionArn}}" in text
         }
         sfn.StateMachine(
             self,
@@ -50,7 +53,7 @@ class Workflow(Construct):
             state_machine_name=name,
             state_machine_type=sfn.StateMachineType.STANDARD,
             # Inline, so that cfn-lint and the snapshot of the template see the workflow.
-            definition_body=sfn.DefinitionBody.from_string(definition.read_text("utf-8")),
+            definition_body=sfn.DefinitionBody.from_string(text),
             definition_substitutions={**arns, **substitutions},
             role=self.role,
             tracing_enabled=True,
@@ -84,7 +87,7 @@ class Workflow(Construct):
             self.role,
             "InvokeHandlers",
             actions=["lambda:InvokeFunction"],
-            resources=[function.function_arn for function in handlers.values()],
+            resources=list(arns.values()),
             reason="the functions of the states",
         )
         allow(

@@ -12,7 +12,7 @@ import pytest
 from imageclust import errors
 
 from local.runner import StateError, TokenBroker, Workflow, load_definition
-from local.workflows import FUNCTIONS, workflow_file
+from local.workflows import functions_of_workflow, workflow_file
 
 CONTRACTS = {
     path.stem: json.loads(path.read_text())
@@ -24,8 +24,8 @@ REQUEST = CONTRACTS["PlanRun"]["input"]
 def definition() -> dict[str, Any]:
     names = set(re.findall(r"\$\{(\w+)\}", workflow_file().read_text()))
     substitutions = {name: "${" + name + "}" for name in names}
-    substitutions |= {f"{name}FunctionArn": module for name, module in FUNCTIONS.items()}
-    return load_definition(workflow_file(), {**substitutions, "DataBucket": "data"})
+    substitutions |= {**functions_of_workflow(), "DataBucket": "data"}
+    return load_definition(workflow_file(), substitutions)
 
 
 def task_states(node: Any) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -445,13 +445,11 @@ def test_every_task_has_a_time_limit_and_every_top_level_task_a_catch() -> None:
 
 def test_placeholders_are_handlers_or_known_resources() -> None:
     found = set(re.findall(r"\$\{(\w+)\}", workflow_file().read_text()))
-    functions = {name.removesuffix("FunctionArn") for name in found if name.endswith("FunctionArn")}
-    assert functions == set(FUNCTIONS)
-    assert found - {f"{name}FunctionArn" for name in functions} == {
-        "DataBucket", "GpuJobQueueArn", "GpuJobDefinitionArn",
-    }  # fmt: skip
+    functions = functions_of_workflow()
+    assert found - set(functions) == {"DataBucket", "GpuJobQueueArn", "GpuJobDefinitionArn"}
     modules = Path(__file__).parents[2] / "functions"
-    assert all((modules / f"{module}.py").exists() for module in FUNCTIONS.values())
+    assert all((modules / f"{module}.py").exists() for module in functions.values())
+    assert functions["DescribeInBatchFunctionArn"] == "describe_in_batch"
 
 
 def test_an_unknown_field_is_refused() -> None:
