@@ -93,8 +93,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from imageclust.models import Method, Mode
-
     run = commands.add_parser(
         "run",
         help="cluster the pictures of a folder",
@@ -122,13 +120,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("--keep-copy", action="append", dest="keepers", metavar="PATTERN",
                      help="a file, or glob, that stands for its copies; repeatable")  # fmt: skip
-    run.add_argument("--method", metavar="M", choices=get_args(Method),
-                     help=", ".join(get_args(Method)))  # fmt: skip
-    run.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
-    run.add_argument("--max-size", type=int, metavar="N", help="most images a cluster")
-    run.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
+    _add_clustering(run)
     run.add_argument("--target-size", type=int, metavar="N", help="images a cluster, on average")
-    run.add_argument("--mode", choices=get_args(Mode), help="how much to search")
     run.add_argument("--search-seconds", type=float, metavar="S",
                      help="try nothing new after so long")  # fmt: skip
     for part, said in (
@@ -139,11 +132,23 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         run.add_argument(f"--{part}-weight", type=float, metavar="W",
                          help=f"say of {said} in the score that ranks")  # fmt: skip
     run.add_argument("--outliers", choices=["keep", "assign"], help="keep noise apart or not")
-    run.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
-    run.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
     run.add_argument("--home", metavar="DIR", help="the state folder")
     run.add_argument("--json", action="store_true", help="print the run record and nothing else")
     run.set_defaults(run_command=_run)
+
+
+def _add_clustering(command: argparse.ArgumentParser) -> None:
+    """Settings of a run that a comparison has, too."""
+    from imageclust.models import Method, Mode
+
+    command.add_argument("--method", metavar="M", choices=get_args(Method),
+                         help=", ".join(get_args(Method)))  # fmt: skip
+    command.add_argument("--mode", choices=get_args(Mode), help="how much to search")
+    command.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
+    command.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
+    command.add_argument("--max-size", type=int, metavar="N", help="most images a cluster")
+    command.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
+    command.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -276,8 +281,6 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from imageclust.models import Method, Mode
-
     compare = commands.add_parser(
         "compare",
         help="which embedder and preprocessing group a folder best",
@@ -308,7 +311,6 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=(),
         help="bring pictures to so many pixels on the short side first",
     )
-    compare.add_argument("--sample", type=float, metavar="SHARE", help="share of the images to use")
     compare.add_argument(
         "--include",
         metavar="FILE",
@@ -319,14 +321,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.add_argument(
         "--pairs", metavar="CSV", help="columns first, second, rule (must-link or cannot-link)"
     )
-    compare.add_argument(
-        "--method", metavar="M", choices=get_args(Method), help=", ".join(get_args(Method))
-    )
-    compare.add_argument("--mode", choices=get_args(Mode), help="how much to search")
-    compare.add_argument("--clusters", type=int, metavar="K", help="exactly so many clusters")
-    compare.add_argument("--min-size", type=int, metavar="N", help="fewest images a cluster")
-    compare.add_argument("--max-size", type=int, metavar="N", help="most images a cluster")
-    compare.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
+    _add_clustering(compare)
     compare.add_argument(
         "--out", metavar="DIR", help="where the tables go (default: NAME-compare, here)"
     )
