@@ -17,7 +17,6 @@ from imageclust.settings import Settings
 from imageclust.steps import start_run as runs
 from imageclust.wiring import Services
 from moto import mock_aws
-from moto.dynamodb.models.table import Table
 
 from functions import batch_job_event, ingest
 from local.workflows import LocalWorkflows
@@ -97,12 +96,6 @@ def _record(message: Any) -> dict[str, Any]:
     }
 
 
-def _all_items(table: Any) -> list[Any]:
-    """moto's own, over copies: a run writes while a poll reads."""
-    items = [item for rows in list(table.items.values()) for item in list(rows.values())]
-    return sorted(items, key=lambda item: (item.hash_key, item.range_key))
-
-
 @pytest.fixture
 def rekognition() -> FakeRekognition:
     return FakeRekognition()
@@ -114,7 +107,6 @@ def cloud(
 ) -> Iterator[Cloud]:
     # A function that starts cold has no models and objects from before.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(Table, "all_items", _all_items)
     bedrock = FakeBedrock()
     with mock_aws(), FakeS3Vectors().serve(), rekognition.serve(), bedrock.serve():
         template = resources_from_template()

@@ -1,11 +1,8 @@
 """Both sides of each port: this machine, and AWS as moto and the stand-ins play it."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from imageclust.adapters.aws.clients import Clients
@@ -17,7 +14,6 @@ from imageclust.adapters.local.file_vector_index import FileVectorIndex
 from imageclust.adapters.local.sqlite_table import SqliteTable
 from imageclust.ports import ObjectStore, Table, VectorIndex
 from moto import mock_aws
-from moto.dynamodb.responses import DynamoHandler
 
 from tests.standins.account import make_clients
 from tests.standins.fake_s3vectors import FakeS3Vectors
@@ -38,24 +34,6 @@ def clients() -> Clients:
     return make_clients()
 
 
-@contextmanager
-def atomic_writes() -> Iterator[None]:
-    """DynamoDB checks a condition and writes in one step; moto lets threads in between."""
-    one_at_a_time = threading.Lock()
-
-    def guarded(write: Callable[[DynamoHandler], Any]) -> Callable[[DynamoHandler], Any]:
-        def call(handler: DynamoHandler) -> Any:
-            with one_at_a_time:
-                return write(handler)
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("put_item", "update_item"):
-            patch.setattr(DynamoHandler, name, guarded(getattr(DynamoHandler, name)))
-        yield
-
-
 @pytest.fixture(params=["local", "aws"])
 def side(request: pytest.FixtureRequest, tmp_path: Path, clients: Clients) -> Iterator[Side]:
     if request.param == "local":
@@ -67,7 +45,7 @@ def side(request: pytest.FixtureRequest, tmp_path: Path, clients: Clients) -> It
         )
         table.close()
         return
-    with mock_aws(), FakeS3Vectors().serve(), atomic_writes():
+    with mock_aws(), FakeS3Vectors().serve():
         clients.s3.create_bucket(Bucket="data")
         clients.dynamodb.create_table(**table_definition())
         clients.s3vectors.create_vector_bucket(vectorBucketName="vectors")

@@ -11,7 +11,7 @@ import pytest
 from imageclust import keys, wiring
 from imageclust.errors import StoreUnavailable
 from imageclust.models import JSON
-from imageclust.wiring import Services, local_services
+from imageclust.wiring import LOCAL_SETTINGS, Services, local_services
 
 from functions import ingest, start_run
 from local.gateway import LocalContext
@@ -28,7 +28,9 @@ def executions() -> Executions:
 
 @pytest.fixture
 def services(tmp_path: Path, executions: Executions) -> Iterator[Services]:
-    made = local_services(tmp_path, workflows=lambda _: executions)
+    # A slow machine, too, sends all its events within the quiet period.
+    settings = dataclasses.replace(LOCAL_SETTINGS, quiet_seconds=3000)
+    made = local_services(tmp_path, workflows=lambda _: executions, settings=settings)
     wiring.use(made)
     yield made
     made.close()

@@ -281,15 +281,17 @@ def test_other_sites_cannot_make_a_browser_post(server: Server, headers: dict[st
     assert server.call("POST", "/v1/collections", {"name": "x"}, own)[0] == 201
 
 
-def test_a_dropped_folder_becomes_a_run_and_a_gallery(server: Server) -> None:
+def test_a_dropped_folder_becomes_a_run_and_a_gallery(server: Server, tmp_path: Path) -> None:
     """The whole way: files in uploads/NAME → quiet period → workflow → API and gallery."""
-    folder = server.home / "uploads" / "holiday"
+    folder = tmp_path / "holiday"
     folder.mkdir()
     for family in range(2):
         for seed in range(4):
             pixels = picture(seed, family=family)
             (folder / f"{family} {seed}.jpg").write_bytes(jpeg(pixels))
     (folder / "notes.txt").write_text("not an image")
+    # At once: between two files a slow machine could be quiet for long enough.
+    folder.rename(server.home / "uploads" / "holiday")
 
     def finished() -> Any:
         status, told = server.json("GET", "/v1/collections/holiday/runs")

@@ -8,13 +8,31 @@ from unittest.mock import patch
 
 import botocore.session
 from botocore.validate import ParamValidator
+from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 
 Operation = Callable[[dict[str, Any]], dict[str, Any]]
 
 _models = botocore.session.Session()
-_serving = threading.RLock()
+
+
+def _one_at_a_time(
+    process: Callable[[BotocoreStubber, Any], Any],
+) -> Callable[[BotocoreStubber, Any], Any]:
+    """Threads call AWS at once, whose writes are atomic; moto's state and ours are plain dicts."""
+    lock = threading.RLock()
+
+    def processed(stubber: BotocoreStubber, request: Any) -> Any:
+        with lock:
+            return process(stubber, request)
+
+    return processed
+
+
+BotocoreStubber.process_request = _one_at_a_time(  # type: ignore[method-assign]
+    BotocoreStubber.process_request
+)
 
 
 class AwsError(ServiceException):
@@ -68,10 +86,7 @@ def _method(service: str, name: str, operation: Operation) -> Callable[[Any], Ac
         params = response.params
         if hasattr(params, "original_dict"):
             params = params.original_dict()
-        # Clients call from many threads; the state of a stand-in is simple.
-        with _serving:
-            answer = operation(dict(params))
-        return ActionResult(check_answer(service, name, answer))
+        return ActionResult(check_answer(service, name, operation(dict(params))))
 
     return method
 
