@@ -47,7 +47,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (photos / name).write_bytes(jpeg(picture(50 + number, family=number)))
     (photos / "copy.jpg").write_bytes((photos / "family 0" / "0.jpg").read_bytes())
     (photos / "notes.txt").write_text("<script>alert(2)</script>")
-    (photos / "cut.jpg").write_bytes(jpeg(picture(1))[:300])
+    # Long, so that the table must break it to stay on a small screen.
+    (photos / f"cut-{'0123456789abcdef' * 4}.jpg").write_bytes(jpeg(picture(1))[:300])
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("IMAGECLUST_HOME", "IMAGECLUST_MODELS"):

@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from imageclust.exports import Export
 from imageclust.gallery import render_gallery
-from imageclust.gallery.drawings import draw_curve, draw_map
+from imageclust.gallery.drawings import MOST_NUMBERS, Map, draw_curve, draw_map
 from imageclust.gallery.hierarchy import Branch, build_hierarchy
 from imageclust.gallery.page import MOST_PICTURES, MOST_POINTS, fair_share
 
@@ -56,6 +57,45 @@ class Page(HTMLParser):
 
 def page_of(export: Export) -> Page:
     return Page(render_gallery(export).decode())
+
+
+def boxes(drawn: Map, *, small_screen: bool) -> list[tuple[float, float, float, float]]:
+    """Half sizes and centres of the numbers, in units of the drawing, as style.css sets them."""
+    size = 36 if small_screen else 19
+    return [
+        (0.31 * size * len(number.text), 0.4 * size, number.x, number.y)
+        for number in drawn.numbers
+        if not (small_screen and number.small)
+    ]
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0, 30.0])
+def test_no_number_on_the_map_covers_another(spread: float) -> None:
+    rng = np.random.default_rng(3)
+    order = [f"c{n}" for n in range(150)]
+    pictures = [
+        (name, "a.jpg", *(middle + rng.normal(size=2)).tolist())
+        for name, middle in zip(order, rng.normal(size=(150, 2)) * spread, strict=True)
+        for _ in range(6)
+    ]
+    drawn = draw_map(pictures, order=order, most=3000)
+    assert drawn is not None
+    assert [number.text for number in drawn.numbers[:1]] == ["1"], "the largest has one always"
+    assert len({number.text for number in drawn.numbers}) == len(drawn.numbers) <= MOST_NUMBERS
+    assert len(drawn.numbers) >= (20 if spread > 1 else 2)
+    for small_screen in (False, True):
+        placed = boxes(drawn, small_screen=small_screen)
+        for n, (w, h, x, y) in enumerate(placed):
+            for w2, h2, x2, y2 in placed[:n]:
+                assert abs(x - x2) >= w + w2 or abs(y - y2) >= h + h2
+    assert any(number.small for number in drawn.numbers)
+
+
+def test_clusters_without_a_number_are_in_the_legend_too() -> None:
+    page = page_of(made_up(sizes=(2,) * 75))
+    assert "15 more clusters" in page.text
+    links = page.values("href")
+    assert all(links.count(f"#c{n:04}") >= 3 for n in range(1, 76)), "card, points, legend"
 
 
 def test_the_page_tells_what_became_of_every_file() -> None:

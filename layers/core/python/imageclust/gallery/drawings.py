@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 MAP_WIDTH = 1000
 _MAP_HEIGHTS = (460, 720)
 _MARGIN = 36
+MOST_NUMBERS = 60
+# A digit's width and a number's height in units of the drawing, as style.css sets them, with some
+# room for the points between.
+_DIGIT, _LINE = 16.0, 26.0
+_ON_A_PHONE = 36 / 19  # there numbers are so much larger, to be read at all
+_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -21,20 +27,33 @@ class Point:
 
 @dataclass(frozen=True)
 class Group:
-    """The points of one cluster (outliers have no ``cluster_id``) and where its number goes."""
+    """The points of one cluster (outliers have no ``cluster_id`` and no number)."""
 
     cluster_id: str
     points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cluster's number on one of its points; ``small``: too near to others for a small screen."""
+
+    text: str
     x: float
     y: float
+    small: bool
 
 
 @dataclass(frozen=True)
 class Map:
-    """All points, grouped by cluster; ``shown`` of ``total`` pictures are drawn."""
+    """All points, grouped by cluster; ``shown`` of ``total`` pictures are drawn.
+
+    No number covers another one: of the first ``MOST_NUMBERS`` clusters of the order, the later
+    ones have none where there is no room.
+    """
 
     height: int
     groups: tuple[Group, ...]
+    numbers: tuple[Number, ...]
     shown: int
     total: int
 
@@ -69,17 +88,37 @@ def draw_map(
                 title=title,
             )
         )
-    groups = [
-        Group(
-            cluster_id=cluster_id,
-            points=tuple(points[cluster_id]),
-            x=round(median(point.x for point in points[cluster_id]), 1),
-            y=round(median(point.y for point in points[cluster_id]), 1),
-        )
-        for cluster_id in ("", *order)
-        if cluster_id in points
-    ]
-    return Map(height=height, groups=tuple(groups), shown=len(shown), total=len(placed))
+    groups = [Group(i, tuple(points[i])) for i in ("", *order) if i in points]
+    first = enumerate(order[:MOST_NUMBERS], 1)
+    numbered = [(str(number), points[i]) for number, i in first if i in points]
+    return Map(
+        height=height,
+        groups=tuple(groups),
+        numbers=_place_numbers(numbered),
+        shown=len(shown),
+        total=len(placed),
+    )
+
+
+def _place_numbers(numbered: Sequence[tuple[str, list[Point]]]) -> tuple[Number, ...]:
+    """Each number in the middle of its points, else on one near to it, else nowhere."""
+    numbers: list[Number] = []
+    for text, points in numbered:
+        x, y = median(point.x for point in points), median(point.y for point in points)
+        near = sorted(points, key=lambda point: math.hypot(point.x - x, point.y - y))
+        for at in ((x, y), *((point.x, point.y) for point in near[:_TRIES])):
+            number = Number(text, round(at[0], 1), round(at[1], 1), small=False)
+            if not any(_meet(number, other) for other in numbers):
+                large = [other for other in numbers if not other.small]
+                crowded = any(_meet(number, other, _ON_A_PHONE) for other in large)
+                numbers.append(replace(number, small=crowded))
+                break
+    return tuple(numbers)
+
+
+def _meet(one: Number, other: Number, scale: float = 1.0) -> bool:
+    wide = scale * _DIGIT * (len(one.text) + len(other.text)) / 2
+    return abs(one.x - other.x) < wide and abs(one.y - other.y) < scale * _LINE
 
 
 CURVE_WIDTH, CURVE_HEIGHT = 340, 190
