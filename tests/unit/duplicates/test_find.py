@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageclust.duplicates import DuplicateReport, Pictures, Thresholds, find_duplicates
+from imageclust.duplicates.verify import unframed
 from imageclust.errors import InvalidInput
 from imageclust.images import decode_image, fingerprint
 
@@ -89,6 +90,57 @@ def test_cut_and_tilted_copies_are_found_by_vector_and_aligned(how, seed):
     pictures = [scene(seed), np.ascontiguousarray(CUT[how](scene(seed))), scene(seed + 50)]
     report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
     assert report.groups == ((0, 1),)
+
+
+def around(picture, edges, colour):
+    """``edges``: top, right, bottom, left."""
+    top, right, bottom, left = edges
+    kind = cv2.BORDER_CONSTANT
+    return cv2.copyMakeBorder(picture, top, bottom, left, right, kind, value=colour)
+
+
+def captioned(picture):
+    barred = around(picture, (0, 0, 30, 0), (250, 250, 250))
+    return cv2.putText(barred, "a day out", (10, 222), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0))
+
+
+def screenshot(picture):
+    return around(around(picture, (10, 8, 40, 8), (245, 245, 245)), (18, 0, 0, 0), (40, 40, 48))
+
+
+FRAMED = {
+    "wide frame": lambda p: around(p, (24, 24, 24, 24), (0, 0, 0)),
+    "instant print": lambda p: around(p, (14, 14, 48, 14), (250, 248, 240)),
+    "bars": lambda p: around(p, (30, 0, 30, 0), (0, 0, 0)),
+    "screenshot": screenshot,
+    "caption": captioned,
+    "cropped and framed": lambda p: around(p[:-20, 20:], (12, 12, 12, 12), (255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize("how", FRAMED)
+def test_a_frame_hides_no_copy(how):
+    pictures = [scene(seed) for seed in range(4)]
+    pictures += [jpeg(FRAMED[how](picture), 85) for picture in pictures]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == tuple((row, row + 4) for row in range(4))
+
+
+def test_the_plain_background_of_a_thing_is_no_frame():
+    shown = np.full((120, 160, 3), 252, np.uint8)
+    shown[40:90, 50:110] = scene(3)[:50, :60]
+    for picture in (shown, scene(3), shown[:1], shown[:2, :2], shown[:, :, 0]):
+        assert unframed(picture).shape == picture.shape
+    framed = around(shown, (9, 9, 9, 9), (0, 0, 0))
+    assert np.array_equal(unframed(framed), shown[1:-1, 1:-1]), "the row at the edge may be mixed"
+
+
+def test_light_of_another_colour_makes_no_other_picture():
+    pictures = [scene(seed) for seed in range(8)]
+    warm = np.array([1.12, 1.0, 0.82])
+    pictures += [np.clip(picture * warm, 0, 255).astype(np.uint8) for picture in pictures]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == tuple((row, row + 8) for row in range(8))
 
 
 def test_pictures_that_only_have_like_vectors_are_similar_never_duplicates():

@@ -17,6 +17,7 @@ from imageclust.duplicates.thresholds import Thresholds
 from imageclust.duplicates.verify import (
     NO_MATCH,
     Alignment,
+    CoarseView,
     FineView,
     Match,
     align,
@@ -33,6 +34,7 @@ Made = TypeVar("Made")
 _READERS = 32  # thumbnails come from a store: their time is mostly waiting
 _READ_AHEAD = 64
 _ALIGNED_AT_ONCE = 256
+_LEAST_PAIRS = 4000  # compared, also in small collections
 _FINE_VIEWS_KEPT = 128  # at most 0.8 MB each, with all that is derived
 
 
@@ -151,14 +153,14 @@ class _Search:
         self.thumbnail = thumbnail
         self.limits = limits
         self.members = limits.of_members()
-        self.coarse: dict[int, NDArray[np.float32] | None] = {}
+        self.coarse: dict[int, CoarseView | None] = {}
         self.matches: dict[tuple[int, int], Match] = {}
 
     def run(self) -> DuplicateReport:
         n = len(self.order)
-        budget = max(10_000, self.limits.pairs_an_image * n)
+        budget = max(_LEAST_PAIRS, self.limits.pairs_an_image * n)
         near, _, floor = cosine_pairs(self.vectors, floor=self.limits.cosine, budget=budget)
-        alike = hash_pairs(self.phashes, budget=budget)
+        alike = hash_pairs(self.phashes, radius=self.limits.hash_bits, budget=budget)
         pairs = np.unique(np.concatenate([near, alike]), axis=0)
         copies, others = self._sort_out(pairs)
         groups = self._around_keepers(_components(copies))
@@ -268,10 +270,15 @@ class _Search:
                 for place in places
             }
             plausible.sort(key=lambda item: (number_of[item[0]], item[0], item[1]))
-            view = lru_cache(_FINE_VIEWS_KEPT)(lambda place: readers.submit(self._fine_view, place))
+
+            @lru_cache(_FINE_VIEWS_KEPT)
+            def view(place: int, inside: bool) -> "Future[FineView | None]":
+                return readers.submit(self._fine_view, place, inside)
 
             def compared(item: tuple[int, int, Alignment]) -> "Future[Match]":
-                return workers.submit(self._compared, view(item[0]), view(item[1]), item[2])
+                a, b, alignment = item
+                inside = alignment.inside
+                return workers.submit(self._compared, view(a, inside), view(b, inside), alignment)
 
             matches = _in_order(compared, plausible)
             for (a, b, _), match in zip(plausible, matches, strict=True):
@@ -293,13 +300,13 @@ class _Search:
             return NO_MATCH
         return compare(a, b, alignment, self.members)
 
-    def _coarse_view(self, place: int) -> NDArray[np.float32] | None:
+    def _coarse_view(self, place: int) -> CoarseView | None:
         image = self.thumbnail(self.order[place])
         return None if image is None else coarse_view(image)
 
-    def _fine_view(self, place: int) -> FineView | None:
+    def _fine_view(self, place: int, inside: bool) -> FineView | None:
         image = self.thumbnail(self.order[place])
-        return None if image is None else fine_view(image)
+        return None if image is None else fine_view(image, inside=inside)
 
     def _burst(self, a: int, b: int) -> bool:
         first, second = self.taken[a], self.taken[b]

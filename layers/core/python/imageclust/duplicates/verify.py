@@ -5,7 +5,8 @@ Alignment is by enhanced correlation (Evangelidis and Psarakis, 2008) over affin
 middle band of detail, so blur, noise and light do not count against a copy, and the worst tenth
 of the detail must agree too, so a moved subject does. A last look at 256 × 256 finds the blocks
 where both pictures show something and it is not the same: other words on one form, other stars in
-one sky.
+one sky. What was put around a picture (a frame, bars, a caption on a bar) is left out where the two
+lie better on each other without it.
 
 An alignment of six numbers fits a moon to any moon and a chess board to any other. So a picture
 whose detail fills few blocks, or that repeats itself, is confirmed only where it lies on the other
@@ -32,6 +33,7 @@ _FINE_BLOCKS = 16
 _SCALES = (1.0, 0.85, 1.15)
 _SURE = 0.97
 _HOPELESS = 0.6
+_UNLIKE = 0.3  # of the coarse views as they are; 19 in 20 cropped copies are above .43
 _COARSE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-3)
 _FINE_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 1e-3)
 _LEAST_OVERLAP = 0.25
@@ -39,9 +41,15 @@ _COLOURFUL = 6.0
 _SEEN = 1.5  # grey levels of fine detail that are more than noise
 _PLAIN = 3.5  # and those that strong compression does not make by itself
 _OTHER_COLOUR = 12.0  # in a and b of Lab
+_CAST = 1.25  # of a channel against the mean of the three
 _CLASH = 0.4  # correlation below which two blocks show different things
 _FRAME_ON_FRAME = 0.01  # of the side, at the corners
 _LEAST_SHOWN = 8  # of the fine blocks
+_BAR_COLOUR = 14  # levels within which a pixel has the colour of a bar
+_BAR = 0.5  # of a row has it, in a bar
+_EDGE = 0.3  # and beyond
+_TIE = 0.01  # in correlation
+_LEAST_LEFT = 0.35  # of a side, without bars
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,13 @@ class Alignment:
 
     ``score`` is the correlation where they overlap, ``orientation`` 0 to 7 (mirrored across, down,
     then turned), ``warp`` (2, 3) float32 maps COARSE_SIDE pixels of the first to the second.
+    ``inside`` says that both were laid without their frames.
     """
 
     score: float
     orientation: int
     warp: Plane
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,11 +121,67 @@ class Match:
 NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def coarse_view(rgb: NDArray[np.uint8]) -> Plane:
-    """(h, w, 3) or (h, w) uint8 → (32, 32) float32 grey, smoothed; shape is given up."""
+@dataclass(frozen=True, eq=False)
+class CoarseView:
+    """A picture as ``align`` looks at it, and what is inside its frame where it has one.
+
+    (32, 32) float32 grey each, smoothed.
+    """
+
+    whole: Plane
+    inside: Plane | None = None
+
+
+def coarse_view(rgb: NDArray[np.uint8]) -> CoarseView:
+    """(h, w, 3) or (h, w) uint8 → the view of it; shape is given up."""
+    inside = unframed(rgb)
+    return CoarseView(_coarse(rgb), None if inside.shape == rgb.shape else _coarse(inside))
+
+
+def _coarse(rgb: NDArray[np.uint8]) -> Plane:
     grey = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     middle = _resized(grey, 2 * COARSE_SIDE).astype(np.float32)
     return _resized(_smooth(middle, 1.0), COARSE_SIDE)
+
+
+def unframed(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture, as a view, without what was put around it: a frame, bars, a caption on a bar.
+
+    A bar begins with a row of one colour and ends at a straight edge, where hardly a pixel of the
+    row has that colour any more; so the plain background of an object is none. What is left has
+    more than a third of each side, else there is no frame.
+    """
+    whole = rgb if rgb.ndim == 3 else rgb[:, :, None]
+    left, again = whole, True
+    while again:
+        again = False
+        for side in range(4):
+            turned = np.rot90(left, side)
+            depth = _bar(turned)
+            if depth:
+                left, again = np.rot90(turned[depth:], -side), True
+        if min(left.shape[0] / whole.shape[0], left.shape[1] / whole.shape[1]) < _LEAST_LEFT:
+            return rgb
+    return left if rgb.ndim == 3 else left[:, :, 0]
+
+
+def _bar(rgb: NDArray[np.uint8]) -> int:
+    """Rows of the bar on top, 0 if there is none."""
+    first = rgb[0].astype(np.int16)
+    few = first[len(first) // 8 :: max(1, len(first) // 4)]  # enough to tell most pictures
+    if (few.max(0) - few.min(0) > 2 * _BAR_COLOUR).any():
+        return 0
+    colour = np.median(first, axis=0)
+    if (np.abs(first - colour).max(1) <= _BAR_COLOUR).mean() < 0.95:
+        return 0
+    deepest = int(len(rgb) * (1 - _LEAST_LEFT))
+    rows = rgb[: deepest + 2, ::4].astype(np.int16)
+    filled = (np.abs(rows - colour).max(2) <= _BAR_COLOUR).mean(1)
+    other = np.flatnonzero(filled < _EDGE)
+    # One row may be half bar and half picture; the one before it is bar.
+    if not other.size or (other[0] > 1 and filled[: other[0] - 1].min() < _BAR):
+        return 0
+    return int(other[0]) + 1 if other[0] < deepest else 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +199,9 @@ class FineView:
         return _smooth(_grey(_resized(self.rgb, MIDDLE_SIDE)), 1.5)
 
     @cached_property
-    def chroma(self) -> Plane:
-        """(32, 32, 2): a and b of Lab; colour has no fine detail."""
-        small = _resized(self.rgb, COARSE_SIDE).astype(np.float32) / 255
-        lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
-        return np.asarray(lab[:, :, 1:], dtype=np.float32)
+    def small(self) -> Plane:
+        """(32, 32, 3) RGB, 0 to 1; colour has no fine detail."""
+        return _resized(self.rgb, COARSE_SIDE).astype(np.float32) / np.float32(255)
 
     @cached_property
     def grey(self) -> Plane:
@@ -150,20 +214,30 @@ class FineView:
         return np.asarray(cv2.GaussianBlur(self.rgb, (0, 0), 1.5), dtype=np.uint8)
 
 
-def fine_view(rgb: NDArray[np.uint8]) -> FineView:
-    """(h, w, 3) or (h, w) uint8 → the view of it; shape is given up."""
-    square = _resized(rgb, FINE_SIDE)
+def fine_view(rgb: NDArray[np.uint8], *, inside: bool = False) -> FineView:
+    """(h, w, 3) or (h, w) uint8 → the view of it, or of what its frame holds; shape is given up."""
+    square = _resized(unframed(rgb) if inside else rgb, FINE_SIDE)
     return FineView(square if square.ndim == 3 else np.repeat(square[:, :, None], 3, axis=2))
 
 
-def align(first: Plane, second: Plane) -> Alignment:
+def align(first: CoarseView, second: CoarseView) -> Alignment:
     """Best affine alignment of two coarse views over the eight orientations."""
+    best = _aligned(first.whole, second.whole)
+    if first.inside is None and second.inside is None:
+        return best
+    a, b = (view.whole if view.inside is None else view.inside for view in (first, second))
+    inside = replace(_aligned(a, b), inside=True)
+    # A frame can be laid beside the other picture nearly as well; inside there is less to differ.
+    return inside if inside.score >= best.score - _TIE else best
+
+
+def _aligned(first: Plane, second: Plane) -> Alignment:
     pattern, other = _standard(first).ravel(), _standard(second)
     scores = [float(pattern @ _oriented(other, o).ravel()) / pattern.size for o in range(8)]
     orientation = int(np.argmax(scores))
     turned = _oriented(second, orientation)
     best = Alignment(scores[orientation], orientation, _centred_scale(1.0))
-    if best.score > _SURE:
+    if best.score > _SURE or best.score < _UNLIKE:
         return best
     for scale in _SCALES:
         warp = _refined(first, turned, _centred_scale(scale), _COARSE_STOP)
@@ -198,7 +272,7 @@ def compare(first: FineView, second: FineView, alignment: Alignment, limits: Thr
     p, q = p / np.float32(p_sd), q / np.float32(q_sd)
     structure, worst, detail = _block_agreement(_block_moments(p, q, both, _BLOCKS))
     colour, hues = _colour_agreement(
-        first.chroma, _oriented(second.chroma, o), _scaled(warp, COARSE_SIDE / MIDDLE_SIDE)
+        first.small, _oriented(second.small, o), _scaled(warp, COARSE_SIDE / MIDDLE_SIDE)
     )
     overlap, contained = sorted((share_of_first, share_of_second))
     match = Match(structure, worst, overlap, contained, colour, hues, detail)
@@ -334,13 +408,21 @@ def _far(side: int) -> NDArray[np.bool_]:
 def _colour_agreement(first: Plane, second: Plane, warp: Plane) -> tuple[float, float]:
     """Correlation of hue and strength of colour, and the share of the cells of other hue.
 
-    Those are cells in which both are plainly coloured, and not with the same colour.
+    Those are cells in which both are plainly coloured, and not with the same colour. A light of
+    another colour on the whole picture (the diagonal model of von Kries) counts for nothing, as
+    far as the white balance of a camera is ever off.
     """
     both = _overlap(warp, COARSE_SIDE, margin=1)
-    a = first[both]
-    b = _warped(second, warp, cv2.BORDER_REPLICATE)[both]
-    if not len(a):
+    if not both.any():
         return 1.0, 0.0
+    a, b = first[both], _warped(second, warp, cv2.BORDER_REPLICATE)[both]
+    gain = (a * b).sum(0) / np.maximum((b * b).sum(0), 1e-6)
+    gain = np.clip(gain / max(float(gain.mean()), 1e-6), 1 / _CAST, _CAST)
+    told = [_hues(_chroma(a), _chroma(each)) for each in (b, np.minimum(b * gain, 1))]
+    return max(colour for colour, _ in told), min(other for _, other in told)
+
+
+def _hues(a: Plane, b: Plane) -> tuple[float, float]:
     product = (a * b).sum(1)
     squares_a, squares_b = (a * a).sum(1), (b * b).sum(1)
     coloured = np.minimum(squares_a, squares_b) > _OTHER_COLOUR**2
@@ -348,6 +430,12 @@ def _colour_agreement(first: Plane, second: Plane, warp: Plane) -> tuple[float, 
     strength = float(np.sqrt(squares_a.mean())), float(np.sqrt(squares_b.mean()))
     weak = min(strength) < _COLOURFUL
     return 1.0 if weak else float(product.mean()) / (strength[0] * strength[1]), float(other.mean())
+
+
+def _chroma(rgb: Plane) -> Plane:
+    """(n, 3) RGB, 0 to 1 → (n, 2): a and b of Lab."""
+    lab = cv2.cvtColor(np.ascontiguousarray(rgb[:, None]), cv2.COLOR_RGB2LAB)
+    return np.asarray(lab[:, 0, 1:], dtype=np.float32)
 
 
 def _grey(rgb: NDArray[np.uint8]) -> Plane:

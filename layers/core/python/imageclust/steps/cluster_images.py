@@ -39,7 +39,7 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ENGINE = 7  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 8  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
