@@ -161,8 +161,12 @@ def start(cloud: Cloud, config: dict[str, Any]) -> str:
 
 
 def run_to_end(cloud: Cloud, config: dict[str, Any]) -> dict[str, Any]:
-    """One run to its end; the waiting token is returned by polls alone, no event arrives."""
-    run_id = start(cloud, config)
+    """Start a run and take it to its end."""
+    return finish(cloud, start(cloud, config))
+
+
+def finish(cloud: Cloud, run_id: str) -> dict[str, Any]:
+    """A run's item at its end; the waiting token is returned by polls alone, no event arrives."""
     while cloud.workflows.running(run_id):
         time.sleep(0.05)  # the poll's pause; without it the loop starves the run
         batch_job_event.handler({}, None)

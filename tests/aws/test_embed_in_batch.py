@@ -22,7 +22,7 @@ from imageclust.wiring import Services
 from numpy.typing import NDArray
 
 from functions import batch_job_event, embed, embed_in_batch, plan_run
-from tests.aws.conftest import Cloud, configure, run_item
+from tests.aws.conftest import Cloud, configure, finish
 from tests.conftest import jpeg, picture
 from tests.standins.account import without_waiting
 from tests.standins.fake_bedrock import BatchPlan
@@ -69,15 +69,6 @@ def start(services: Services, **more: Any) -> str:
     )
 
 
-def finish(cloud: Cloud, services: Services, run_id: str) -> dict[str, Any]:
-    while cloud.workflows.running(run_id):
-        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
-        batch_job_event.handler({}, None)
-    execution = cloud.workflows.wait(run_id)
-    assert execution.status == "SUCCEEDED", (execution.error, execution.cause)
-    return run_item(services, run_id)
-
-
 def vectors(services: Services, ids: list[str], model: str = TITAN) -> NDArray[np.float32]:
     found = gather(services, ids, services.open_embedder(model, "default").key, run="")
     assert found.image_ids == tuple(ids)
@@ -119,7 +110,7 @@ def test_however_the_job_ends_every_image_has_its_vector(
     cloud.bedrock.batch = replace(plan, minimum=10)
     ids = upload(cloud)
     run_id = start(services)
-    item = finish(cloud, services, run_id)
+    item = finish(cloud, run_id)
     assert item["counts"] == {
         "seen": 21, "clustered": 20, "outliers": 0, "duplicates": 0, "rejected": 1,
     }  # fmt: skip
@@ -139,7 +130,7 @@ def test_records_that_fail_are_missing_or_come_twice(cloud: Cloud, services: Ser
         lose=frozenset(ids[5:7]),
         repeat=frozenset(ids[10:15]),
     )
-    item = finish(cloud, services, start(services))
+    item = finish(cloud, start(services))
     assert cloud.bedrock.invocations == 5
     assert item["cost"]["stages"]["embedding"]["units"] == {
         "batch_titan_embed_image": 15, "titan_embed_image": 5,
@@ -149,7 +140,7 @@ def test_records_that_fail_are_missing_or_come_twice(cloud: Cloud, services: Ser
 
 def test_nova_by_batch_inference(cloud: Cloud, services: Services) -> None:
     ids = upload(cloud)
-    finish(cloud, services, start(services, embedder=NOVA))
+    finish(cloud, start(services, embedder=NOVA))
     (job,) = cloud.bedrock.jobs.values()
     assert job.request["modelId"] == NOVA
     assert job.request["modelInvocationType"] == "InvokeModel"
@@ -166,7 +157,7 @@ def test_a_picture_that_the_model_refuses_is_rejected(cloud: Cloud, services: Se
         return data == refused[0]
 
     cloud.bedrock.refuses = first_only
-    item = finish(cloud, services, start(services))
+    item = finish(cloud, start(services))
     assert item["counts"]["rejected"] == 2
     assert item["counts"]["clustered"] == IMAGES - 1
     rejected = services.table.query(keys.run_pk(item["run_id"]), prefix="file#rejected").items
@@ -182,14 +173,14 @@ def test_a_busy_service_is_asked_again(
     ids = upload(cloud)
     run_id = start(services)
     cloud.bedrock.throttle_next = 5
-    finish(cloud, services, run_id)
+    finish(cloud, run_id)
     np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))
 
 
 def test_a_second_run_embeds_nothing(cloud: Cloud, services: Services) -> None:
     upload(cloud)
-    finish(cloud, services, start(services))
-    item = finish(cloud, services, start(services))
+    finish(cloud, start(services))
+    item = finish(cloud, start(services))
     assert item["models"]["placement"] == "every vector is already stored"
     assert len(cloud.bedrock.jobs) == 1
 
@@ -208,7 +199,7 @@ def test_few_images_or_on_request_there_is_no_job(
     services = replace(services, settings=settings)
     wiring.use(services)
     upload(cloud)
-    item = finish(cloud, services, start(services, **more))
+    item = finish(cloud, start(services, **more))
     assert why in item["models"]["placement"]
     assert cloud.bedrock.jobs == {}
     assert cloud.bedrock.invocations == IMAGES
@@ -219,7 +210,7 @@ def test_too_few_readable_images_start_no_job(cloud: Cloud, services: Services) 
     services = replace(services, settings=replace(services.settings, bedrock_batch_minimum=21))
     wiring.use(services)
     ids = upload(cloud)
-    item = finish(cloud, services, start(services))
+    item = finish(cloud, start(services))
     assert "batch inference from 21" in item["models"]["placement"]
     assert cloud.bedrock.jobs == {}
     assert cloud.bedrock.invocations == IMAGES
@@ -322,7 +313,7 @@ def test_a_run_that_was_stopped_while_it_waited_goes_on_with_the_same_job(
     until(lambda: cloud.bedrock.creations == 2)
     (job,) = cloud.bedrock.jobs.values()
     cloud.bedrock.finish(job.request["jobName"])
-    finish(cloud, services, run_id)
+    finish(cloud, run_id)
     assert cloud.bedrock.invocations == 0
     assert {item.uri: item.etag for item in services.store.list("data", "records/")} == written
     np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))

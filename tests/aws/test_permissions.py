@@ -31,7 +31,7 @@ from infra.constructs.handlers import SHAPES, camel
 from infra.security import permissions
 from local import workflows
 from local.demo import FAMILIES
-from tests.aws.conftest import Cloud, configure, start
+from tests.aws.conftest import Cloud, configure, finish, start
 from tests.conftest import jpeg, picture
 from tests.functions.test_api import call as call_api
 from tests.infra.from_template import template
@@ -315,10 +315,7 @@ def test_names_from_a_batch_job(
     configure(cloud.services, "holiday", {})
     cloud.upload(make_photos(families=2, each=4), "holiday")
     run_id = start(cloud, {**NAMED, "describe": "batch", "captions": "all"})
-    while cloud.workflows.running(run_id):
-        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
-        batch_job_event.handler({}, None)
-    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
+    finish(cloud, run_id)
 
     assert refused(used) == []
     assert roles(used) >= {"DescribeInBatch", "BatchJobEvent", "BedrockBatch", "Describe"}
@@ -337,10 +334,7 @@ def test_vectors_from_batch_jobs(
     cloud.upload(make_photos(families=2, each=6), "holiday")
     config = {**NAMED, "embedder": "amazon.titan-embed-image-v1", "labels": "off"}
     run_id = start(cloud, {**config, "describer": "deterministic"})
-    while cloud.workflows.running(run_id):
-        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
-        batch_job_event.handler({}, None)
-    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
+    finish(cloud, run_id)
 
     assert refused(used) == []
     assert roles(used) >= {"EmbedInBatch", "BatchJobEvent", "BedrockBatch"}

@@ -1,6 +1,5 @@
 """The AWS adapters together on moto: an upload becomes the run that one machine publishes."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,9 +13,9 @@ from imageclust.models import RunConfig
 from imageclust.steps import start_run as runs
 from imageclust.wiring import Services
 
-from functions import batch_job_event, start_run
+from functions import start_run
 from local.workflows import LocalWorkflows
-from tests.aws.conftest import Cloud, configure, run_item
+from tests.aws.conftest import Cloud, configure, finish, run_item
 from tests.conftest import jpeg, picture
 from tests.standins.fake_bedrock import BatchPlan
 
@@ -155,11 +154,7 @@ def test_bedrock_batch_names_and_their_fallback(
         trigger="api",
         now=datetime.now(UTC),
     )
-    while cloud.workflows.running(run_id):
-        time.sleep(0.05)  # the poll's pause; without it the loop starves the run
-        batch_job_event.handler({}, None)
-    assert cloud.workflows.wait(run_id).status == "SUCCEEDED"
-    item = run_item(services, run_id)
+    item = finish(cloud, run_id)
     assert item["state"] == "SUCCEEDED"
     assert ("DescribeInBatch" in item["seconds"]) == (status == "Completed")
     clusters = services.table.query(keys.run_pk(run_id), prefix="cluster#").items

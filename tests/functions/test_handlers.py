@@ -174,7 +174,7 @@ def test_on_one_machine_no_run_waits_for_a_batch_job(
     call("Embed", {"BatchInput": batch, "Items": items_of(services, plan["embed"]["manifest"])})
     base["config"] = {**base["config"], "describe": "batch"}
     clusters = call("ClusterImages", {**base, "plan": plan})
-    assert (clusters["describe"], clusters["batch"]) == ("on_demand", [])
+    assert clusters["batch"] == []
 
 
 def test_a_failure_is_stored_with_advice(

@@ -19,6 +19,7 @@ from imageclust.descriptions.prompts import (
     DESCRIPTION_LENGTH,
     PHRASE_LENGTH,
     TITLE_LENGTH,
+    numbered,
     tame,
 )
 from imageclust.descriptions.words import (
@@ -160,7 +161,7 @@ def _titles(clusters: Sequence[_Cluster]) -> list[str]:
             for place in strongest_first:
                 if place not in titles:
                     plain = _label_title(clusters[place]) or ""
-                    take(place, plain if plain.casefold() not in taken else _numbered(plain, taken))
+                    take(place, plain if plain.casefold() not in taken else numbered(plain, taken))
     looks = [
         (score, place, title)
         for place, cluster in enumerate(clusters)
@@ -273,17 +274,7 @@ def _last_resort(cluster: _Cluster, taken: set[str]) -> str:
     for title in (*plain, *touched):
         if len(title) <= TITLE_LENGTH and title.casefold() not in taken:
             return title
-    return _numbered(plain[0], taken)
-
-
-def _numbered(title: str, taken: set[str]) -> str:
-    number = 2
-    while True:
-        ending = f" {number}"
-        candidate = title[: TITLE_LENGTH - len(ending)].rstrip() + ending
-        if candidate.casefold() not in taken:
-            return candidate
-        number += 1
+    return numbered(plain[0], taken)
 
 
 # Sentences

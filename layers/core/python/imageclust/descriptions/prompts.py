@@ -194,6 +194,11 @@ def _free_title(title: str, brief: ClusterBrief, taken: set[str]) -> str:
             and candidate.casefold() not in taken
         ):
             return candidate
+    return numbered(title, taken)
+
+
+def numbered(title: str, taken: Collection[str]) -> str:
+    """The title with the first number that makes it new; ``taken`` are casefolded."""
     number = 2
     while True:
         ending = f" {number}"

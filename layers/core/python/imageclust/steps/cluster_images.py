@@ -165,7 +165,7 @@ def cluster_images(
         services,
         DescribeRequest(request.run_id, request.collection, config, clusters=found_at, plan=plan),
     )
-    return {**found_at, "describe": "batch" if parts else "on_demand", "batch": parts}
+    return {**found_at, "batch": parts}
 
 
 def _label_weight(config: RunConfig) -> float:
