@@ -141,6 +141,7 @@ def cloud(
                 label_batch=8,
                 rekognition_per_second=10_000,
                 cluster_seconds=0,  # one setting a turn
+                publish_seconds=0,
             )
         )
         wiring.use(services)

@@ -45,6 +45,7 @@ _PREFIXES = {"bedrock-runtime": "bedrock", "stepfunctions": "states"}
 _ACTIONS = {
     "s3:HeadObject": "s3:GetObject",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:CopyObject": "s3:PutObject",
     "s3:CreateMultipartUpload": "s3:PutObject",
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",
@@ -75,6 +76,9 @@ def needs(role: str, service: str, operation: str, request: dict[str, Any]) -> I
             bucket = _BUCKETS[request["Bucket"]]
             if "Key" in request:
                 yield Need(role, action, f"{bucket}/{request['Key']}")
+            if operation == "CopyObject":
+                source = request["CopySource"]
+                yield from needs(role, service, "GetObject", source)
             if action in ("s3:GetObject", "s3:ListBucket"):  # else absent answers 403, not 404
                 yield Need(role, "s3:ListBucket", bucket)
         case "dynamodb":

@@ -22,6 +22,18 @@ def test_what_is_written_reads_back(store: ObjectStore) -> None:
     assert store.path("s3://data/a/b.json").read_bytes() == b""
 
 
+def test_a_copy_has_the_content_of_its_source(store: ObjectStore) -> None:
+    store.write("s3://data/été — 1.npy", b"one")
+    store.copy("s3://data/été — 1.npy", "s3://data/b/two", content_type="application/json")
+    store.write("s3://data/été — 1.npy", b"another")
+    assert store.read("s3://data/b/two") == b"one"
+    store.copy("s3://data/été — 1.npy", "s3://data/b/two")
+    assert store.read("s3://data/b/two") == b"another"
+    with pytest.raises(NotFound):
+        store.copy("s3://data/none", "s3://data/b/two")
+    assert store.read("s3://data/b/two") == b"another"
+
+
 def test_what_is_absent(store: ObjectStore) -> None:
     assert store.size("s3://data/none") is None
     store.delete("s3://data/none")

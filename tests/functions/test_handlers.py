@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.clustering.methods import SharedWork
 from imageclust.errors import InvalidInput
 from imageclust.models import RunConfig
-from imageclust.steps import search_progress
+from imageclust.steps import publish_run, search_progress
 from imageclust.steps import start_run as runs
 from imageclust.steps.ingest import create_collection
 from imageclust.wiring import Services
 
-from functions import cluster
+from functions import cluster, publish
 from local.workflows import workflow_file
 
 CONTRACTS = {
@@ -103,6 +104,7 @@ def test_the_states_one_after_the_other(
         "map": drawn,
         "names": names,
         "seconds": {"PlanRun": 1.0},
+        "written": {},
     }
     published = call("PublishRun", told)
     assert published["counts"]["clustered"] == 15
@@ -161,6 +163,58 @@ def test_clustering_in_turns_gives_what_one_turn_gives(
     assert turns == [(done, 3) for done in range(1 + (killed_in or 0), 3)]
     assert answer == at_once
     assert documents(answer) == whole
+
+
+def test_publishing_in_turns_gives_what_one_turn_gives(
+    services: Services, request_of_a_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of_a_run
+    run_id = request["run_id"]
+    told = {name: request[name] for name in ("run_id", "collection", "config")}
+    told["plan"] = call("PlanRun", request)
+    batch = {"run_id": run_id, "collection": "rooms", "labeler": ""}
+    batch["model"] = told["plan"]["embed"]["model"]
+    items = items_of(services, told["plan"]["embed"]["manifest"])
+    call("Embed", {"BatchInput": batch, "Items": items})
+    told["clusters"] = call("ClusterImages", told)
+    told["map"] = {"method": "pca", "why": ""}
+    told["names"] = call("DescribeClusters", {k: v for k, v in told.items() if k != "map"})
+    told |= {"seconds": {}, "written": {}}
+
+    def published() -> tuple[list[Any], dict[str, bytes], list[str]]:
+        pks = [keys.run_pk(run_id), *(keys.member_pk(run_id, f"c000{n}", 0) for n in (1, 2, 3))]
+        pks += [keys.image_pk(item["image_id"]) for item in items]
+        exports = services.store.list("data", keys.export_key(run_id, ""))
+        index = keys.index_name("rooms", told["plan"]["embedder"])
+        near = services.index.query(index, vectors[0], top_k=100)
+        return (
+            [item for pk in pks for item in services.table.query(pk).items],
+            {
+                item.uri: services.store.read(item.uri)
+                for item in exports
+                if not item.uri.endswith(("run.json", "index.html"))  # they tell seconds
+            },
+            [match.id for match in near],
+        )
+
+    folder = services.store.path(f"s3://data/{told['clusters']['prefix']}embeddings.npy")
+    vectors = np.load(folder)
+    monkeypatch.setattr(publish_run, "_ITEMS", 7)
+    monkeypatch.setattr(publish_run, "_VECTORS", 4)
+    wiring.use(replace(services, settings=replace(services.settings, publish_seconds=-1)))
+    turns = []
+    while not (answer := publish.handler({**told, "written": [{}, *turns][-1]}, None))["complete"]:
+        collection = services.table.get(keys.COLLECTIONS_PK, "rooms") or {}
+        assert "current_run" not in collection, "readers see nothing of it yet"
+        turns.append(answer["written"])
+    assert [turn["items"] for turn in turns[:3]] == [7, 14, 21]
+    assert [turn["vectors"] for turn in turns[-3:]] == [4, 8, 12]
+    in_turns = published()
+    wiring.use(services)
+    assert call("PublishRun", told) == answer
+    assert published() == in_turns
+    assert len(in_turns[2]) == 15
+    assert in_turns[1][f"s3://data/exports/{run_id}/embeddings.npy"] == folder.read_bytes()
 
 
 def test_on_one_machine_no_run_waits_for_a_batch_job(

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from imageclust import errors
@@ -278,6 +278,26 @@ def test_without_a_map_the_run_goes_on() -> None:
     execution = run(machine)
     assert execution.status == "SUCCEEDED", execution.cause
     assert machine.called[-3:] == ["DrawMap", "DescribeClusters", "PublishRun"]
+
+
+def test_publishing_takes_as_many_turns_as_it_needs() -> None:
+    class InTurns(Contracted):
+        turns: ClassVar[list[Any]] = []
+
+        def invoke(self, function_name: str, payload: Any) -> Any:
+            if function_name != "publish":
+                return super().invoke(function_name, payload)
+            assert ("PublishRun" in payload["seconds"]) is bool(self.turns)
+            self.turns.append(payload["written"])
+            if len(self.turns) == 3:
+                return CONTRACTS["PublishRun"]["output"]
+            return {"complete": False, "written": {"items": 10_000 * len(self.turns)}}
+
+    machine = InTurns()
+    execution = run(machine)
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert machine.turns == [{}, {"items": 10_000}, {"items": 20_000}]
+    assert execution.output == CONTRACTS["PublishRun"]["output"]
 
 
 def test_many_clusters_are_described_in_batch() -> None:

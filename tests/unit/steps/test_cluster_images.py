@@ -20,7 +20,7 @@ def gathered(n: int, *, d: int = 8, seed: int = 0) -> Gathered:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = tuple(f"{row:064x}" for row in range(n))
     fact = {"width": 9, "height": 9, "fingerprint": {"phash": "0" * 16, "sharpness": 0.5}}
-    return Gathered(ids, {}, lambda: (vectors, dict.fromkeys(ids, fact)))
+    return Gathered(ids, {}, lambda: vectors, lambda: dict.fromkeys(ids, fact))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_copies_without_thumbnails_are_not_confirmed(services: Services) -> None
     """Equal vectors and hashes, and no picture to look at: nothing is called a copy."""
     found = gathered(4)
     alike = np.repeat(found.vectors[:1], 4, axis=0)
-    same = Gathered(found.image_ids, {}, lambda: (alike, found.facts))
+    same = Gathered(found.image_ids, {}, lambda: alike, lambda: found.facts)
     assert (
         find_copies(services, same, "some-model", sizes=dict.fromkeys(found.image_ids, 1)).keepers
         == {}

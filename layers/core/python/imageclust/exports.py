@@ -6,7 +6,8 @@
 ``captions.csv``                      captions of images, in a run that asks for them
 ``similar.csv``                       look-alikes, in a run that confirms copies (PublishRun's)
 ``run.json``                          configuration, counts, seconds, models, metrics, versions
-``images.jsonl``, ``embeddings.npy``  the distinct images and their vectors, in one order
+``images.jsonl``, ``embeddings.npy``  the distinct images and their vectors, in one order; the
+                                      vectors are copied as ClusterImages wrote them
 ``search/summary.json``               the search: settings tried, the best ten, what failed
 ``search/rank_NN_METHOD/``            one of the best ten: ``clustering_info.json``,
                                       ``clustering_summary.json`` and, where its labels were kept,
@@ -19,6 +20,7 @@ The same export gives the same bytes.
 
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,18 +40,20 @@ _TOP = 10
 _CSV_SPECIAL = re.compile(r'[",\r\n]')
 
 
-def export_files(export: Export) -> dict[str, tuple[bytes, str]]:
-    """File name → (content, content type). Thumbnails are linked as ``thumbnails/ID.webp``."""
-    return {
-        "assignments.csv": (_assignments(export.outcomes), CSV),
-        **({"captions.csv": (_captions(export), CSV)} if export.captions else {}),
-        "clusters.json": (pretty_json(_clusters(export)), "application/json"),
-        "run.json": (pretty_json(export.record), "application/json"),
-        "images.jsonl": (to_json_lines(_images(export)), "application/jsonl"),
-        "embeddings.npy": (_npy(export.vectors), "application/octet-stream"),
-        **_search_files(export),
-        "index.html": (render_gallery(export), "text/html; charset=utf-8"),
-    }
+def export_files(export: Export) -> Iterator[tuple[str, bytes, str]]:
+    """Name, content and content type of each file but ``embeddings.npy``, made one at a time.
+
+    Thumbnails are linked as ``thumbnails/ID.webp``.
+    """
+    yield "assignments.csv", _assignments(export.outcomes), CSV
+    if export.captions:
+        yield "captions.csv", _captions(export), CSV
+    yield "clusters.json", pretty_json(_clusters(export)), "application/json"
+    yield "run.json", pretty_json(export.record), "application/json"
+    yield "images.jsonl", to_json_lines(_images(export)), "application/jsonl"
+    for name, (data, content_type) in _search_files(export).items():
+        yield name, data, content_type
+    yield "index.html", render_gallery(export), "text/html; charset=utf-8"
 
 
 def _assignments(outcomes: tuple[Outcome, ...]) -> bytes:
@@ -104,25 +108,21 @@ def _clusters(export: Export) -> list[JSON]:
     ]
 
 
-def _images(export: Export) -> list[JSON]:
+def _images(export: Export) -> Iterator[JSON]:
     paths: dict[str, list[str]] = {}
     for outcome in export.outcomes:
         if outcome.image_id:
             paths.setdefault(outcome.image_id, []).append(outcome.path)
-    rows = []
     for image_id in export.image_ids:
         place = export.places[image_id]
-        rows.append(
-            {
-                "image_id": image_id,
-                "paths": sorted(paths[image_id]),
-                **{k: v for k, v in place.items() if k != "image_id"},
-                **{k: v for k, v in export.facts[image_id].items() if k not in ("image_id", "row")},
-                "labels": [label.to_json() for label in export.labels.get(image_id, ())],
-                **({"caption": said["caption"]} if (said := export.captions.get(image_id)) else {}),
-            }
-        )
-    return rows
+        yield {
+            "image_id": image_id,
+            "paths": sorted(paths[image_id]),
+            **{k: v for k, v in place.items() if k != "image_id"},
+            **{k: v for k, v in export.facts[image_id].items() if k not in ("image_id", "row")},
+            "labels": [label.to_json() for label in export.labels.get(image_id, ())],
+            **({"caption": said["caption"]} if (said := export.captions.get(image_id)) else {}),
+        }
 
 
 def _search_files(export: Export) -> dict[str, tuple[bytes, str]]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
 
@@ -370,7 +370,7 @@ def parse_json_lines(data: bytes) -> list[JSON]:
     return [cast(JSON, json.loads(line)) for line in data.splitlines() if line.strip()]
 
 
-def to_json_lines(rows: "list[JSON] | tuple[JSON, ...]") -> bytes:
+def to_json_lines(rows: Iterable[JSON]) -> bytes:
     """One compact JSON object a line, newline-terminated, ASCII only."""
     return b"".join(json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in rows)
 

@@ -52,6 +52,11 @@ class ObjectStore(Protocol):
         """Create or replace the object, all or nothing."""
         ...
 
+    def copy(self, source: str, target: str, *, content_type: str = "") -> None:
+        """Create or replace ``target`` with the content of ``source``, which this process need
+        not hold. Raises NotFound."""
+        ...
+
     def size(self, uri: str) -> int | None:
         """Bytes of the object, None if there is none."""
         ...

@@ -18,8 +18,8 @@ class Settings:
     Files above ``max_upload_bytes`` are rejected unread. ``paid`` is off on one machine.
     ``device`` is cpu or cuda. ``decode_workers`` are processes that decode; 0 decodes in this
     process, for a Lambda function, whose own process is the guard.
-    ``plan_seconds`` and ``cluster_seconds`` are when PlanRun and ClusterImages leave the rest to
-    another call.
+    ``plan_seconds``, ``cluster_seconds`` and ``publish_seconds`` are when PlanRun, ClusterImages
+    and PublishRun leave the rest to another call.
     ``bedrock_models`` are the models that a run may name as describers beside the title and the
     batch model, separated by commas.
     ``describe_seconds`` is how long one function asks for names and captions on demand.
@@ -52,6 +52,7 @@ class Settings:
     label_concurrency: int = 5
     plan_seconds: int = 600
     cluster_seconds: int = 600
+    publish_seconds: int = 450
     rekognition_per_second: float = 50.0
     rekognition_min_confidence: float = 55.0
     rekognition_max_labels: int = 25

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from imageclust import keys
 from imageclust.errors import CorruptData, InvalidInput
@@ -19,6 +21,11 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_T = TypeVar("_T")
+
+_READERS = 8  # S3 answers in some 25 ms whatever it is asked for
+_WINDOW = 64  # shards of a call
+
 _NOT_EMBEDDED = "it could not be embedded this time"
 _RETRY = "run again to retry"
 
@@ -28,31 +35,28 @@ class Gathered:
     """The images of a run that have a vector; ``rejected`` maps the others to the reason.
 
     ``image_ids`` (sorted) index the rows of ``vectors`` ``(n, d)`` float32; ``facts`` holds the
-    sidecar row of each. Both come from ``read`` at their first use: a run that finds its
-    clustering stored needs neither.
+    sidecar row of each. Each is read at its first use: a run that finds its clustering stored
+    needs neither, and PublishRun no vectors.
     """
 
     image_ids: tuple[str, ...]
     rejected: dict[str, str]
-    read: Callable[[], tuple[NDArray[np.float32], dict[str, JSON]]]
-
-    @property
-    def vectors(self) -> NDArray[np.float32]:
-        return self._found[0]
-
-    @property
-    def facts(self) -> dict[str, JSON]:
-        return self._found[1]
+    read_vectors: Callable[[], NDArray[np.float32]]
+    read_facts: Callable[[], dict[str, JSON]]
 
     @cached_property
-    def _found(self) -> tuple[NDArray[np.float32], dict[str, JSON]]:
-        return self.read()
+    def vectors(self) -> NDArray[np.float32]:
+        return self.read_vectors()
+
+    @cached_property
+    def facts(self) -> dict[str, JSON]:
+        return self.read_facts()
 
     def without(self, image_ids: Collection[str]) -> Gathered:
         """The same but for these images."""
         rows = [row for row, i in enumerate(self.image_ids) if i not in image_ids]
         ids = tuple(self.image_ids[row] for row in rows)
-        return Gathered(ids, self.rejected, lambda: (self.vectors[rows], self.facts))
+        return Gathered(ids, self.rejected, lambda: self.vectors[rows], lambda: self.facts)
 
 
 def read_files(services: Services, address: JSON) -> list[FileSeen]:
@@ -120,34 +124,49 @@ def gather(services: Services, image_ids: Iterable[str], embedder: str, *, run: 
             places.setdefault(pointer["shard"], []).append((pointer["row"], image_id))
     kept = tuple(image_id for image_id in wanted if image_id not in rejected)
     position = {image_id: row for row, image_id in enumerate(kept)}
+    bucket = services.settings.data_bucket
 
-    def read() -> tuple[NDArray[np.float32], dict[str, JSON]]:
+    def read_vectors() -> NDArray[np.float32]:
         vectors: NDArray[np.float32] | None = None
-        facts: dict[str, JSON] = {}
-        for shard, members in places.items():
-            matrix, rows = _read_shard(services, embedder, shard)
+        uris = [keys.join_uri(bucket, keys.vector_key(embedder, shard)) for shard in places]
+        for matrix, members in zip(_each(uris, services, _matrix), places.values(), strict=True):
             if vectors is None:
                 vectors = np.empty((len(kept), matrix.shape[1]), dtype=np.float32)
             for row, image_id in members:
                 vectors[position[image_id]] = matrix[row]
-                facts[image_id] = rows[image_id]
-        return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors, facts
+        return np.empty((0, 0), dtype=np.float32) if vectors is None else vectors
 
-    return Gathered(kept, rejected, read)
+    def read_facts() -> dict[str, JSON]:
+        facts: dict[str, JSON] = {}
+        uris = [keys.join_uri(bucket, keys.sidecar_key(embedder, shard)) for shard in places]
+        for rows, members in zip(_each(uris, services, _rows), places.values(), strict=True):
+            facts.update((image_id, rows[image_id]) for _, image_id in members)
+        return facts
+
+    return Gathered(kept, rejected, read_vectors, read_facts)
 
 
-def _read_shard(
-    services: Services, embedder: str, shard: str
-) -> tuple[NDArray[np.float16], dict[str, JSON]]:
-    bucket = services.settings.data_bucket
-    matrix_uri = keys.join_uri(bucket, keys.vector_key(embedder, shard))
-    rows_uri = keys.join_uri(bucket, keys.sidecar_key(embedder, shard))
-    try:
-        matrix = np.load(services.store.path(matrix_uri), mmap_mode="r", allow_pickle=False)
-        rows = {row["image_id"]: row for row in parse_json_lines(services.store.read(rows_uri))}
-    except ValueError as error:
-        raise CorruptData(f"the vector shard {matrix_uri} does not read back: {error}") from error
-    return matrix, rows
+def _each(uris: Sequence[str], services: Services, parse: Callable[[bytes], _T]) -> Iterator[_T]:
+    """The objects in order; several are on their way at once, and only a few are held."""
+
+    def read(uri: str) -> _T:
+        try:
+            return parse(services.store.read(uri))
+        except ValueError as error:
+            raise CorruptData(f"the shard {uri} does not read back: {error}") from error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(uris), _WINDOW):
+            yield from pool.map(read, uris[start : start + _WINDOW])
+
+
+def _matrix(data: bytes) -> NDArray[np.float16]:
+    matrix: NDArray[np.float16] = np.load(io.BytesIO(data), allow_pickle=False)
+    return matrix
+
+
+def _rows(data: bytes) -> dict[str, JSON]:
+    return {row["image_id"]: row for row in parse_json_lines(data)}
 
 
 @dataclass(frozen=True)
@@ -171,9 +190,11 @@ def read_answers(services: Services, image_ids: Sequence[str], labeler: str) -> 
         (keys.label_pk(labeler, image_id), keys.POINTER_SK) for image_id in image_ids
     )
     wanted = set(image_ids)
-    for shard in sorted({item["shard"] for item in found.values()}):
-        uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
-        for row in parse_json_lines(services.store.read(uri)):
+    bucket = services.settings.data_bucket
+    shards = sorted({item["shard"] for item in found.values()})
+    uris = [keys.join_uri(bucket, keys.label_key(labeler, shard)) for shard in shards]
+    for rows in _each(uris, services, parse_json_lines):
+        for row in rows:
             image_id = row["image_id"]
             if image_id not in wanted or row["error"]:
                 continue

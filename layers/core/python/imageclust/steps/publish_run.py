@@ -2,6 +2,9 @@
 
 The switch of ``current_run`` comes last: until then readers see the run before.
 
+More images than one call can write come back with ``complete: false`` and how far it came; the
+workflow calls again.
+
 A run that found just what the run shown now had found is recorded with ``same_as``, the id of that
 run, and nothing is written twice: its clusters, files and exports are those of the other one, which
 the collection goes on showing.
@@ -14,10 +17,11 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +60,9 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ITEMS = 10_000  # written between two looks at the clock: some seconds
+_VECTORS = 4_000  # likewise, some ten seconds
+
 
 @dataclass(frozen=True)
 class PublishRequest:
@@ -69,6 +76,8 @@ class PublishRequest:
     map: JSON
     names: JSON
     seconds: dict[str, float]
+    written: JSON | None = None
+    """What calls before this one have written; None: everything has to be done in this one."""
 
     @classmethod
     def from_json(cls, data: JSON) -> PublishRequest:
@@ -81,15 +90,19 @@ class PublishRequest:
             map=data["map"],
             names=data["names"],
             seconds=data["seconds"],
+            written=data.get("written"),
         )
 
 
-def publish_run(services: Services, request: PublishRequest) -> JSON:
-    """Publish one run; returns its counts.
+def publish_run(
+    services: Services, request: PublishRequest, *, clock: Callable[[], float] = time.monotonic
+) -> JSON:
+    """Publish one run; returns its counts, or how much is written where time did not suffice.
 
     Raises:
         LawBroken: an image would be lost or counted twice. Nothing is published then.
     """
+    deadline = clock() + services.settings.publish_seconds
     made_of = _made_of(services, request)
     shown = _shown_run(services, request.collection)
     if (
@@ -99,10 +112,16 @@ def publish_run(services: Services, request: PublishRequest) -> JSON:
         and shown["exported"] == _exported(services, shown["run_id"])
     ):
         return _publish_again(services, request, shown)
-    return _publish(services, request, made_of)
+    return _publish(services, request, made_of, out_of_time=lambda: clock() > deadline)
 
 
-def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
+def _publish(
+    services: Services,
+    request: PublishRequest,
+    made_of: str,
+    *,
+    out_of_time: Callable[[], bool],
+) -> JSON:
     """Write everything that the run found."""
     from imageclust.exports import Export, export_files  # with the template engine
 
@@ -152,20 +171,28 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
         places[image_id]["properties"] = measured
     # What an image itself was told, in whichever run, goes before what was spread to it.
     spread_only = {i for i, row in spread.items() if row["spread"] and i not in own}
+    # As ClusterImages stored them, a row for each image that has one; read where they are needed.
+    matrix_uri = keys.join_uri(
+        request.clusters["bucket"], request.clusters["prefix"] + "embeddings.npy"
+    )
+    vectors: NDArray[np.float32] = np.load(services.store.path(matrix_uri), mmap_mode="r")
     found = _Found(
         outcomes,
         places,
         first,
         cluster_items,
         gathered,
+        vectors,
         {**labels, **own},
         frozenset(spread_only),
         captions,
     )
-    services.table.put_many(_items(services, request, found))
-    _index_vectors(services, request, found)
+    written = _write(services, request, found, out_of_time)
     store_usage(services, "PublishRun", {"run_id": request.run_id}, started=begun)
-    seconds = {**request.seconds, "PublishRun": round(time.monotonic() - started, 3)}
+    if written is not None:
+        return {"complete": False, "written": written}
+    before = request.seconds.get("PublishRun", 0.0)
+    seconds = {**request.seconds, "PublishRun": round(before + time.monotonic() - started, 3)}
     record: JSON = {
         "run_id": request.run_id,
         "collection": request.collection,
@@ -207,7 +234,7 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
         clusters=tuple(cluster_items),
         result=result,
         image_ids=gathered.image_ids,
-        vectors=gathered.vectors,
+        vectors=vectors,
         facts=gathered.facts,
         labels=labels,
         places=places,
@@ -215,18 +242,35 @@ def _publish(services: Services, request: PublishRequest, made_of: str) -> JSON:
         captions=captions,
     )
     bucket = services.settings.data_bucket
-    exports = export_files(export)
+
+    def address(name: str) -> str:
+        return keys.join_uri(bucket, keys.export_key(request.run_id, name))
+
+    services.store.copy(
+        matrix_uri, address("embeddings.npy"), content_type="application/octet-stream"
+    )
+    sizes = {"embeddings.npy": services.store.size(matrix_uri) or 0}
+    files_made = export_files(export)
     if request.config.duplicates == "confirmed":
         pairs = ((row["a"], row["b"], row["score"]) for row in similar)
-        exports["similar.csv"] = (similar_csv(pairs, first), "text/csv; charset=utf-8")
-    for name, (data, content_type) in exports.items():
-        uri = keys.join_uri(bucket, keys.export_key(request.run_id, name))
-        services.store.write(uri, data, content_type=content_type)
+        csv = ("similar.csv", similar_csv(pairs, first), "text/csv; charset=utf-8")
+        files_made = chain([csv], files_made)
+    for name, data, content_type in files_made:
+        services.store.write(address(name), data, content_type=content_type)
+        sizes[name] = len(data)
     # Late, for searches of the run before; not after the switch, when another run may fill it.
     services.index.keep(_index(request), gathered.image_ids)
-    sizes = {name: len(data) for name, (data, _) in exports.items()}
     _finish(services, request, {**record, "made_of": made_of, "exported": _summed(sizes)})
-    return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": len(cluster_items)}
+    return _done(request, counts, len(cluster_items))
+
+
+def _done(request: PublishRequest, counts: Counts, clusters: int) -> JSON:
+    return {
+        "complete": True,
+        "run_id": request.run_id,
+        "counts": counts.to_json(),
+        "clusters": clusters,
+    }
 
 
 def _finish(services: Services, request: PublishRequest, record: JSON) -> None:
@@ -272,7 +316,7 @@ def _publish_again(services: Services, request: PublishRequest, shown: JSON) -> 
     uri = keys.join_uri(services.settings.data_bucket, keys.export_key(request.run_id, "run.json"))
     services.store.write(uri, pretty_json(record), content_type="application/json")
     _finish(services, request, record)
-    return {"run_id": request.run_id, "counts": counts.to_json(), "clusters": record["clusters"]}
+    return _done(request, counts, record["clusters"])
 
 
 def _made_of(services: Services, request: PublishRequest) -> str:
@@ -451,6 +495,7 @@ class _Found:
     first: dict[str, str]
     clusters: list[JSON]
     gathered: Gathered
+    vectors: NDArray[np.float32]
     labels: dict[str, tuple[Label, ...]]
     spread_only: frozenset[str]
     captions: dict[str, JSON]
@@ -524,12 +569,35 @@ def _index(request: PublishRequest) -> str:
     return keys.index_name(request.collection, request.plan["embedder"])
 
 
-def _index_vectors(services: Services, request: PublishRequest, found: _Found) -> None:
-    """Put the run's vectors into the collection's search index (zero vectors have no angle)."""
+def _write(
+    services: Services, request: PublishRequest, found: _Found, out_of_time: Callable[[], bool]
+) -> JSON | None:
+    """Write the table's items, then the index; how far it came where it must go on, else None.
+
+    Both have one order in every call, so numbers tell how far. Writing one again does no harm.
+    """
+    in_turns = request.written is not None
+    written = {"items": 0, "vectors": 0, **(request.written or {})}
+    items = islice(_items(services, request, found), written["items"], None)
+    while chunk := list(islice(items, _ITEMS)):
+        services.table.put_many(chunk)
+        written["items"] += len(chunk)
+        if in_turns and out_of_time():
+            return written
     index = _index(request)
-    usable = np.flatnonzero(np.linalg.norm(found.gathered.vectors, axis=1) > 0)
-    services.index.create(index, found.gathered.vectors.shape[1])
-    ids = [found.gathered.image_ids[row] for row in usable]
+    services.index.create(index, found.vectors.shape[1])
+    for start in range(written["vectors"], len(found.vectors), _VECTORS):
+        if in_turns and start > written["vectors"] and out_of_time():
+            return {**written, "vectors": start}
+        _index_vectors(services, index, found, range(len(found.vectors))[start : start + _VECTORS])
+    return None
+
+
+def _index_vectors(services: Services, index: str, found: _Found, rows: range) -> None:
+    """Put these rows into the collection's search index (zero vectors have no angle)."""
+    block = np.asarray(found.vectors[rows.start : rows.stop])
+    usable = np.flatnonzero(block.any(axis=1))
+    ids = [found.gathered.image_ids[rows[row]] for row in usable]
     metadata = [
         {
             "image_id": image_id,
@@ -538,4 +606,4 @@ def _index_vectors(services: Services, request: PublishRequest, found: _Found) -
         }
         for image_id in ids
     ]
-    services.index.put(index, ids, found.gathered.vectors[usable], metadata)
+    services.index.put(index, ids, block[usable], metadata)

@@ -1,11 +1,13 @@
 """Buckets as folders: objects are files, keys are paths below the bucket's folder."""
 
 import errno
+import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 from uuid import uuid4
 
 from imageclust.errors import InvalidInput, NotFound, Permanent, StoreUnavailable
@@ -17,6 +19,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BUSY = {errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE,
          errno.ETIMEDOUT}  # fmt: skip
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_COPY_BYTES = 1 << 20
 
 
 class FileStore:
@@ -65,6 +68,14 @@ class FileStore:
 
         Raises Permanent when the disk is full or the folder is read-only.
         """
+        self._put(uri, io.BytesIO(data))
+
+    def copy(self, source: str, target: str, *, content_type: str = "") -> None:  # noqa: ARG002
+        """Create or replace ``target`` with the content of ``source``. Raises NotFound."""
+        with self.path(source).open("rb") as stream:
+            self._put(target, stream)
+
+    def _put(self, uri: str, source: BinaryIO) -> None:
         path = self._writable(uri)
         # Random: a container that is killed and started again has its process number again.
         temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
@@ -72,7 +83,7 @@ class FileStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("xb") as stream:
-                    stream.write(data)
+                    shutil.copyfileobj(source, stream, _COPY_BYTES)
                     stream.flush()
                     os.fsync(stream.fileno())
                 temporary.replace(path)
