@@ -5,12 +5,14 @@ no call to AWS or git.
 """
 
 import os
+import sys
 
 from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
+from pydantic import ValidationError
 
 from infra.packaging import ROOT
-from infra.settings import StackSettings
+from infra.settings import StackSettings, misspelt, refusals
 from infra.stack import ImageclustStack
 
 
@@ -28,8 +30,15 @@ def build(settings: StackSettings, *, outdir: str) -> App:
 
 
 def main() -> None:
-    outdir = os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out"))
-    build(StackSettings(), outdir=outdir).synth()
+    """Raises SystemExit with a line for each setting that is wrong."""
+    wrong = misspelt(os.environ)
+    try:
+        settings = StackSettings()
+    except ValidationError as error:
+        sys.exit("\n".join(refusals(error) + wrong))
+    if wrong:
+        sys.exit("\n".join(wrong))
+    build(settings, outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out"))).synth()
 
 
 if __name__ == "__main__":

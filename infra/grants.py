@@ -200,6 +200,8 @@ def grant_events(roles: Mapping[str, iam.Role], *, bus: events.IEventBus) -> Non
         ("ingest", "an upload that belongs to no collection"),
         ("publish", "a run has succeeded"),
         ("record_failure", "a run has failed"),
+        ("start_run", "a run was found dead"),
+        ("api", "a run was found dead"),
     ):
         allow(
             roles[name],

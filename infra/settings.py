@@ -1,10 +1,13 @@
 """What a person may choose about a deployment: one class, read from ``IMAGECLUST_*`` variables."""
 
+import difflib
+import re
+from collections.abc import Collection
 from typing import Annotated
 
 from imageclust.costs import default_prices, read_overrides
 from imageclust.errors import InvalidInput
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOG_DAYS = {
@@ -29,6 +32,29 @@ def _known(days: int) -> int:
     return days
 
 
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{2,31}", text):
+        raise ValueError("use 3 to 32 lower-case letters, digits and hyphens, a letter first")
+    return text
+
+
+def _alarms(text: str) -> str:
+    topic = r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]+"
+    if text and not re.fullmatch(rf"on|[^@\s,]+@[^@\s,]+\.[^@\s,]+|{topic}", text):
+        raise ValueError("must be 'on', an e-mail address, the ARN of an SNS topic, or empty")
+    return text
+
+
+def _models(text: str) -> str:
+    wrong = [m for m in text.split(",") if not re.fullmatch(r"\s*[a-z0-9-]+\.[\w.:-]+\s*", m)]
+    if text and wrong:
+        raise ValueError(
+            f"{wrong[0]!r} is no id of a Bedrock model or inference profile, as in "
+            "'us.anthropic.claude-haiku-4-5-20251001-v1:0'"
+        )
+    return text
+
+
 def _prices(text: str) -> str:
     try:
         default_prices().with_overrides(read_overrides(text))
@@ -42,9 +68,8 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="IMAGECLUST_", frozen=True)
 
-    stack_name: str = Field(
+    stack_name: Annotated[str, AfterValidator(_name)] = Field(
         default="imageclust",
-        pattern=r"^[a-z][a-z0-9-]{2,31}$",
         description="CloudFormation stack; names of the state machine and functions begin so",
     )
     keep_data: bool = Field(
@@ -55,7 +80,7 @@ class StackSettings(BaseSettings):
     )
     results_days: int = Field(
         default=30,
-        ge=1,
+        ge=5,  # a run may take three days, and S3 counts from the next midnight
         description="Days that files between states are kept: results of maps, batch inference",
     )
     cluster_memory_mb: int = Field(
@@ -79,15 +104,15 @@ class StackSettings(BaseSettings):
     web_origin: str = Field(
         default="*", description="Origin that may call the API and post uploads from a browser"
     )
-    title_model: str = Field(
+    title_model: Annotated[str, AfterValidator(_models)] = Field(
         default="us.anthropic.claude-haiku-4-5-20251001-v1:0",
         description="Bedrock model or inference profile that names clusters on demand",
     )
-    batch_model: str = Field(
+    batch_model: Annotated[str, AfterValidator(_models)] = Field(
         default="us.anthropic.claude-haiku-4-5-20251001-v1:0",
         description="Bedrock model or inference profile of batch inference jobs",
     )
-    models: str = Field(
+    more_models: Annotated[str, AfterValidator(_models)] = Field(
         default="us.anthropic.claude-sonnet-4-5-20250929-v1:0,amazon.nova-micro-v1:0",
         description="Further Bedrock models that a run may name as describers, separated by commas",
     )
@@ -106,6 +131,11 @@ class StackSettings(BaseSettings):
         default=50.0,
         gt=0,
         description="Your Converse quota of the describing models; where it is less, runs find out",
+    )
+    alarms: Annotated[str, AfterValidator(_alarms)] = Field(
+        default="",
+        description="Alarms and a dashboard: on, or whom alarms tell: an e-mail address or the "
+        "ARN of an SNS topic",
     )
     language: str = Field(default="English", description="Language of titles and descriptions")
     prices: Annotated[str, AfterValidator(_prices)] = Field(
@@ -130,3 +160,27 @@ class StackSettings(BaseSettings):
     build_layers: bool = Field(
         default=True, description="Off synthesizes a template that cannot be deployed, in seconds"
     )
+
+
+NOT_OURS = frozenset({"IMAGECLUST_HOME", "IMAGECLUST_MODELS", "IMAGECLUST_FUZZ"})
+"""Variables of this prefix that mean something to the command line and the tests."""
+
+
+def refusals(error: ValidationError) -> list[str]:
+    """What is wrong with the settings, a line each, in terms of the variables."""
+    return [
+        f"IMAGECLUST_{str(each['loc'][0]).upper()}={each['input']!r}: "
+        + each["msg"].removeprefix("Value error, ")
+        for each in error.errors()
+    ]
+
+
+def misspelt(variables: Collection[str]) -> list[str]:
+    """A line for each variable that looks like a setting and is none: it would do nothing."""
+    known = {f"IMAGECLUST_{name.upper()}" for name in StackSettings.model_fields}
+    lines = []
+    for name in sorted(variables):
+        if name.startswith("IMAGECLUST_") and name not in known | NOT_OURS:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            lines.append(f"{name} is no setting" + (f"; do you mean {near[0]}?" if near else ""))
+    return lines

@@ -9,6 +9,7 @@ from constructs import Construct
 from imageclust.settings import Settings
 
 from infra import grants
+from infra.constructs.alarms import Alarms
 from infra.constructs.api import Api
 from infra.constructs.bedrock import Bedrock
 from infra.constructs.gpu import GpuQueue
@@ -53,7 +54,7 @@ class ImageclustStack(Stack):
             rekognition_per_second=str(settings.rekognition_per_second),
             bedrock_title_model=settings.title_model,
             bedrock_batch_model=settings.batch_model,
-            bedrock_models=settings.models,
+            bedrock_models=settings.more_models,
             bedrock_per_second=str(settings.bedrock_per_second),
             language=settings.language,
             prices=settings.prices,
@@ -106,7 +107,7 @@ class ImageclustStack(Stack):
             models=Settings(
                 bedrock_title_model=settings.title_model,
                 bedrock_batch_model=settings.batch_model,
-                bedrock_models=settings.models,
+                bedrock_models=settings.more_models,
             ).describers,
         )
         uploads = UploadEvents(
@@ -134,7 +135,7 @@ class ImageclustStack(Stack):
         grants.grant_bedrock(roles, storage=storage, bedrock=bedrock, workflow=workflow)
         grants.grant_workflow(storage=storage, workflow=workflow, gpu=gpu)
         grants.grant_events(roles, bus=bus)
-        Api(
+        api = Api(
             self,
             "Api",
             handler=functions["api"],
@@ -143,6 +144,19 @@ class ImageclustStack(Stack):
             web_origin=settings.web_origin,
             log_retention=retention,
         )
+        if settings.alarms:
+            Alarms(
+                self,
+                "Alarms",
+                prefix=settings.stack_name,
+                to=settings.alarms,
+                state_machine_arn=workflow.arn,
+                functions=functions,
+                queue_name=uploads.queue_name,
+                failed_queue_name=uploads.failed_queue_name,
+                table_name=storage.table.table_name,
+                api_name=api.name,
+            )
         CfnOutput(self, "UploadsBucket", value=storage.uploads.bucket_name)
         CfnOutput(self, "DataBucket", value=storage.data.bucket_name)
         CfnOutput(self, "StateMachine", value=workflow.arn)

@@ -104,6 +104,13 @@ class LocalWorkflows:
         with self._lock:
             return run_id in self._running or self._held_elsewhere(run_id)
 
+    def end_of(self, run_id: str) -> str:
+        """The status of a run that ended in this process, with its error and cause."""
+        with self._lock:
+            ended = self._ended.get(run_id)
+        told = [ended.status, ended.error, ended.cause] if ended else []
+        return ": ".join(part for part in told if part)
+
     def running_elsewhere(self, run_id: str) -> bool:
         """Whether another process of this state folder executes the run."""
         with self._lock:

@@ -60,6 +60,16 @@ class Api(Construct):
                 max_age=Duration.hours(1),
             ),
         )
+        # API Gateway makes this group itself when it is not there, and then keeps it for ever.
+        errors = logs.LogGroup(
+            self,
+            "ErrorLogs",
+            log_group_name=f"API-Gateway-Execution-Logs_{api.rest_api_id}/live",
+            retention=log_retention,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        api.deployment_stage.node.add_dependency(errors)
+        self.name = api.rest_api_name
         # No model is attached, so the handler checks bodies: a GET has none to hold to a schema.
         checks = api.add_request_validator(
             "Validator", validate_request_body=True, validate_request_parameters=True

@@ -80,11 +80,14 @@ class Bedrock(Construct):
         events.Rule(
             self,
             "RunStopped",
-            description="A run that was cancelled leaves batch jobs behind: stop them",
+            description="A run that ends early leaves batch jobs behind: stop them",
             event_pattern=events.EventPattern(
                 source=["aws.states"],
                 detail_type=["Step Functions Execution Status Change"],
-                detail={"stateMachineArn": [workflow_arn], "status": ["ABORTED"]},
+                detail={
+                    "stateMachineArn": [workflow_arn],
+                    "status": ["ABORTED", "FAILED", "TIMED_OUT"],
+                },
             ),
             targets=[target],
         )

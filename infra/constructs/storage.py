@@ -26,10 +26,10 @@ class Storage(Construct):
         web_origin: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        kept = RemovalPolicy.RETAIN if keep_data else RemovalPolicy.DESTROY
-        logs = self._bucket(
-            "Logs", RemovalPolicy.RETAIN, [s3.LifecycleRule(expiration=Duration.days(90))]
-        )
+        # What holds nothing yet goes with a first deployment that fails.
+        retained = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+        kept = retained if keep_data else RemovalPolicy.DESTROY
+        logs = self._bucket("Logs", retained, [s3.LifecycleRule(expiration=Duration.days(90))])
         acknowledge(logs, "AwsSolutions-S1", reason="this bucket receives the access logs")
         abort = s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(1))
         passing = [
@@ -62,11 +62,12 @@ class Storage(Construct):
             ),
             encryption=dynamodb.TableEncryption.AWS_MANAGED,
             deletion_protection=keep_data,
-            removal_policy=kept,
+            # Not with a deployment that fails either: the protection would forbid it.
+            removal_policy=RemovalPolicy.RETAIN if keep_data else RemovalPolicy.DESTROY,
         )
         vectors = s3vectors.CfnVectorBucket(self, "Vectors")
         # CloudFormation cannot delete a vector bucket that still holds an index.
-        vectors.apply_removal_policy(RemovalPolicy.RETAIN)
+        vectors.apply_removal_policy(retained)
         self._vector_bucket_arn = vectors.attr_vector_bucket_arn
         self.vector_bucket_name = Fn.select(1, Fn.split("/", vectors.attr_vector_bucket_arn))
 

@@ -42,6 +42,7 @@ class UploadEvents(Construct):
             visibility_timeout=Duration.seconds(360),
             dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=5),
         )
+        self.queue_name, self.failed_queue_name = queue.queue_name, failed.queue_name
         events.Rule(
             self,
             "Rule",

@@ -14,7 +14,7 @@ import pytest
 from imageclust import keys, wiring
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder
 from imageclust.errors import StoreUnavailable
-from imageclust.models import RunConfig, parse_json_lines
+from imageclust.models import RunConfig, RunState, parse_json_lines
 from imageclust.steps import start_run as runs
 from imageclust.steps.batch_jobs import job_name
 from imageclust.steps.gather import gather
@@ -394,7 +394,10 @@ def test_a_large_picture_makes_a_light_record(cloud: Cloud, services: Services) 
     assert max(map(len, lines)) * batch.records_a_job <= 5_000_000_000
 
 
-def test_the_jobs_of_a_cancelled_run_are_stopped(cloud: Cloud, services: Services) -> None:
+@pytest.mark.parametrize("state", ["CANCELLED", "FAILED"])
+def test_the_jobs_of_a_run_that_is_over_are_stopped(
+    cloud: Cloud, services: Services, state: RunState
+) -> None:
     cloud.bedrock.batch = BatchPlan(minimum=10, polls=None)
     upload(cloud)
     run_id = start(services)
@@ -403,8 +406,11 @@ def test_the_jobs_of_a_cancelled_run_are_stopped(cloud: Cloud, services: Service
     batch_job_event.handler({}, None)
     (job,) = cloud.bedrock.jobs.values()
     assert job.status == "InProgress"
-    runs.cancel_run(services, run_id=run_id, now=datetime.now(UTC))
-    batch_job_event.handler({}, None)  # by the event of the stopped execution
+    if state == "CANCELLED":
+        runs.cancel_run(services, run_id=run_id, now=datetime.now(UTC))
+    else:  # another branch failed, or the execution was aborted by hand and the sweep found it
+        runs.finish_run(services, "holiday", run_id, state=state, changes={})
+    batch_job_event.handler({}, None)  # by the event of the execution that ended
     assert job.status == "Stopped"
     batch_job_event.handler({}, None)
     assert services.table.query(keys.TOKENS_PK).items == ()

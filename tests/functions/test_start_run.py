@@ -54,6 +54,9 @@ class Executions:
     def running(self, run_id: str) -> bool:
         return self.alive.get(run_id, False)
 
+    def end_of(self, run_id: str) -> str:
+        return "" if self.alive.get(run_id, True) else "TIMED_OUT: States.Timeout"
+
     def succeed(self, token: str, output: JSON) -> None:
         raise NotFound(token)
 
@@ -294,7 +297,10 @@ def test_a_dead_execution_does_not_block_for_ever(world: World) -> None:
     world.tick(GRACE.total_seconds())
     new = world.post()
     assert world.run(dead)["state"] == "FAILED"
-    assert world.run(dead)["failure"]["error"] == "ExecutionLost"
+    failure = world.run(dead)["failure"]
+    assert failure["error"] == "ExecutionLost"
+    assert "TIMED_OUT: States.Timeout" in failure["cause"]
+    assert failure["advice"]
     assert world.item["running_run"] == new
 
 

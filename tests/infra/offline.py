@@ -1,4 +1,4 @@
-"""Runs ``python -m infra.app``, then the same with the GPU on into the folder given.
+"""Runs ``python -m infra.app``; then once more into the folder given, with all options on.
 
 Opening a connection, or starting any program but Node, raises.
 """
@@ -24,4 +24,4 @@ if __name__ == "__main__":
     from infra.app import build
     from infra.settings import StackSettings
 
-    build(StackSettings(gpu=True), outdir=sys.argv[1]).synth()
+    build(StackSettings(gpu=True, alarms="ops@example.org"), outdir=sys.argv[1]).synth()

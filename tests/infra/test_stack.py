@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from aws_cdk import Stack
 from imageclust.settings import Settings
 from imageclust.steps.batch_jobs import JobKind, job_name
 
+from infra.constructs.alarms import alarm_action
 from infra.constructs.handlers import SHAPES, environment_of
 from infra.packaging import ROOT
 from tests.infra.from_template import resources, resources_from_template
@@ -117,6 +119,89 @@ def test_every_log_group_forgets(either: JSON) -> None:
         assert "LogGroup" in function["LoggingConfig"]
 
 
+def test_api_gateway_makes_no_group_of_its_own(template: JSON) -> None:
+    """It would keep its errors for ever, and outlive the stack."""
+    [(name, _)] = [
+        (name, entry)
+        for name, entry in resources(template, "AWS::Logs::LogGroup").items()
+        if "API-Gateway-Execution-Logs_" in json.dumps(entry["Properties"].get("LogGroupName"))
+    ]
+    [stage] = resources(template, "AWS::ApiGateway::Stage").values()
+    assert name in stage["DependsOn"]
+    assert stage["Properties"]["StageName"] == "live"
+
+
+# --- alarms
+
+
+def test_alarms_are_off_by_default(template: JSON) -> None:
+    kinds = {entry["Type"] for entry in template["Resources"].values()}
+    assert not {kind for kind in kinds if "CloudWatch" in kind or "SNS" in kind}
+
+
+def test_alarms_watch_what_is_there(gpu_template: JSON) -> None:
+    """Each measures something of this template, by the name that the service measures it under."""
+    known = {
+        "AWS/States": {"ExecutionsFailed", "ExecutionsTimedOut"},
+        "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
+        "AWS/Lambda": {"Errors", "Throttles"},
+        "AWS/DynamoDB": {"WriteThrottleEvents"},
+        "AWS/ApiGateway": {"5XXError"},
+    }
+    kinds = {"QueueName": "AWS::SQS::Queue", "FunctionName": "AWS::Lambda::Function",
+             "TableName": "AWS::DynamoDB::Table"}  # fmt: skip
+    [api] = resources(gpu_template, "AWS::ApiGateway::RestApi").values()
+    alarms = [e["Properties"] for e in resources(gpu_template, "AWS::CloudWatch::Alarm").values()]
+    assert len(alarms) == 10, "as many as cost nothing"
+    for alarm in alarms:
+        assert alarm["MetricName"] in known[alarm["Namespace"]]
+        assert alarm["TreatMissingData"] == "notBreaching"
+        for dimension in alarm.get("Dimensions", []):
+            name, value = dimension["Name"], dimension["Value"]
+            if name in kinds:
+                target = value["Ref"] if "Ref" in value else value["Fn::GetAtt"][0]
+                assert gpu_template["Resources"][target]["Type"] == kinds[name]
+            elif name == "ApiName":
+                assert value == api["Properties"]["Name"]
+            else:
+                assert (name, "stateMachine:imageclust" in json.dumps(value)) == (
+                    "StateMachineArn", True,
+                )  # fmt: skip
+    dead = [a for a in alarms if a["MetricName"] == "ApproximateNumberOfMessagesVisible"]
+    assert "UploadEventsFailed" in json.dumps(dead[0]["Dimensions"])
+
+
+def test_alarms_reach_a_person(gpu_template: JSON) -> None:
+    [(topic, _)] = resources(gpu_template, "AWS::SNS::Topic").items()
+    for entry in resources(gpu_template, "AWS::CloudWatch::Alarm").values():
+        assert entry["Properties"]["AlarmActions"] == [{"Ref": topic}]
+    subscription = _one(gpu_template, "AWS::SNS::Subscription")
+    assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "ops@example.org")
+    statements = _one(gpu_template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    [allowed] = [each for each in statements if each["Effect"] == "Allow"]
+    assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert allowed["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    }
+
+
+def test_alarms_may_tell_a_topic_that_is_there_or_nobody() -> None:
+    stack = Stack()
+    arn = "arn:aws:sns:eu-west-1:111122223333:pages"
+    action = alarm_action(stack, arn)
+    assert action is not None
+    assert action.bind(stack, None).alarm_action_arn == arn  # type: ignore[arg-type]
+    assert alarm_action(stack, "on") is None
+
+
+def test_every_alarm_is_explained(gpu_template: JSON) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for entry in resources(gpu_template, "AWS::CloudWatch::Alarm").values():
+        name = entry["Properties"]["AlarmName"].removeprefix("imageclust-")
+        assert f"| `{name}` |" in page
+    assert page.count("\n| `") == len(resources(gpu_template, "AWS::CloudWatch::Alarm"))
+
+
 def test_environments_are_settings(either: JSON) -> None:
     known = {field.name.upper() for field in fields(Settings)}
     for name, function in _functions(either).items():
@@ -172,7 +257,8 @@ def test_buckets_are_closed(template: JSON) -> None:
 def test_data_outlives_the_stack(template: JSON) -> None:
     for kind in ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::S3Vectors::VectorBucket"):
         for entry in resources(template, kind).values():
-            assert entry["DeletionPolicy"] == "Retain"
+            assert entry["DeletionPolicy"] in ("Retain", "RetainExceptOnCreate")
+            assert entry["UpdateReplacePolicy"] == "Retain"
 
 
 def test_only_what_passes_between_states_expires() -> None:
@@ -240,7 +326,7 @@ def test_batch_jobs_wake_a_function_by_event_and_by_clock(template: JSON) -> Non
         if "EventPattern" in rule
     }
     stopped = events.pop("Step Functions Execution Status Change")
-    assert stopped["status"] == ["ABORTED"]
+    assert stopped["status"] == ["ABORTED", "FAILED", "TIMED_OUT"]
     assert "stateMachine:imageclust" in json.dumps(stopped["stateMachineArn"])
     known = [
         each["prefix"] for each in events.pop("Batch Inference Job State Change")["batchJobName"]

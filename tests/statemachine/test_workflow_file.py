@@ -454,6 +454,15 @@ def test_retries_name_retryable_errors_and_service_errors_only() -> None:
         assert all(r["JitterStrategy"] == "FULL" for r in task["Retry"]), state
 
 
+def test_a_function_that_finds_no_place_is_tried_for_long() -> None:
+    """100 children where an account runs ten functions at once: each waits its turn."""
+    for state, task in task_states(definition()):
+        if "lambda" in task["Resource"]:
+            first = task["Retry"][0]
+            assert first["ErrorEquals"] == ["Lambda.TooManyRequestsException"], state
+            assert first["MaxAttempts"] * first["MaxDelaySeconds"] >= 3_600, state
+
+
 def test_every_task_has_a_time_limit_and_every_top_level_task_a_catch() -> None:
     whole = definition()
     for state, task in task_states(whole):

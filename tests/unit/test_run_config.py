@@ -56,3 +56,8 @@ def test_sizes_that_contradict_each_other_are_refused(config: dict[str, int], sa
     with pytest.raises(InvalidInput, match=said):
         RunConfig.from_json(config)
     assert RunConfig(target_size=10, min_size=10, max_size=10).target_size == 10
+
+
+def test_keepers_that_would_not_fit_into_a_state() -> None:
+    with pytest.raises(InvalidInput, match="name several files with one pattern"):
+        RunConfig.from_json({"keepers": [f"{'folder ' * 20}{n}.jpg" for n in range(600)]})

@@ -29,6 +29,8 @@ def test_from_start_to_stop(workflows: StepFunctionsWorkflows, clients: Clients)
     assert found["input"] == '{"b": 1, "run_id": "r1"}'
     workflows.stop("r1", "the user asked")
     assert not workflows.running("r1")
+    assert workflows.end_of("r1").startswith("ABORTED")
+    assert workflows.end_of("r2") == ""
     with pytest.raises(NotFound):
         workflows.stop("r2", "not there")
 

@@ -6,9 +6,9 @@ import pytest
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig
 from imageclust.errors import InvalidInput, NotFound
-from imageclust.models import FileSeen, RunConfig, RunRequest
+from imageclust.models import FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.steps.gather import read_files
-from imageclust.steps.plan_run import clustering_config, plan_run
+from imageclust.steps.plan_run import _most_in_a_batch, clustering_config, plan_run
 from imageclust.wiring import Services
 
 from tests.conftest import jpeg, picture
@@ -118,3 +118,13 @@ def test_the_search_is_told_its_budget_and_weights() -> None:
 def test_a_search_that_makes_no_sense_is_refused(given: dict[str, float], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         RunConfig.from_json(given)
+
+
+def test_a_batch_of_long_names_fits_into_a_state() -> None:
+    images = [
+        ImageRef(f"{n:064x}", f"s3://uploads/holiday/{'写' * 330}{n}.jpg", 1) for n in range(500)
+    ]
+    most = _most_in_a_batch(images)
+    assert 64 <= most < 500
+    assert len(to_json_lines([image.to_json() for image in images[:most]])) < 256 * 1024
+    assert _most_in_a_batch([ImageRef("a" * 64, "s3://uploads/holiday/1.jpg", 1)]) > 500

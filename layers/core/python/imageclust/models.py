@@ -20,6 +20,7 @@ RunState = Literal["RUNNING", "SUCCEEDED", "FAILED", "INVALID", "CANCELLED"]
 
 _MOST_DESCRIBERS = 4
 _MOST_KEEPERS = 1_000
+_KEEPERS_BYTES = 60_000  # states hand on a configuration twice, and take 256 KB in all
 _COLLECTION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -134,6 +135,11 @@ class RunConfig:
         if len(self.keepers) > _MOST_KEEPERS or not all(self.keepers):
             raise InvalidInput(
                 f"keepers must be at most {_MOST_KEEPERS:,} paths or patterns, none of them empty"
+            )
+        if len(json.dumps(self.keepers)) > _KEEPERS_BYTES:
+            raise InvalidInput(
+                f"keepers take more than {_KEEPERS_BYTES:,} characters: name several files with "
+                "one pattern, as in 'best/*'"
             )
         describers = self.describers
         if self.descriptions_by is not None and self.descriptions_by not in describers:

@@ -305,6 +305,10 @@ class Workflows(Protocol):
 
     def running(self, run_id: str) -> bool: ...
 
+    def end_of(self, run_id: str) -> str:
+        """How an execution ended that left no word in the table; empty when nobody knows."""
+        ...
+
     def succeed(self, token: str, output: JSON) -> None:
         """Give a waiting task its result. A token that no longer waits raises NotFound."""
         ...

@@ -77,7 +77,7 @@ def settle_batch_jobs(services: Services) -> JSON:
     """Return the token of every run whose batch jobs have all ended; by their event and the poll.
 
     Events come late, twice or never, so both callers do the same: look at every job that waits.
-    The jobs of a run that was cancelled are stopped.
+    The jobs of a run that is over (cancelled, failed, lost) are stopped.
 
     Raises:
         ImageclustError: some jobs could not be looked at; those of all other runs were.
@@ -104,7 +104,7 @@ def _settle(services: Services, item: JSON) -> bool:
     unknown = "running" if fresh else "unknown"
     states = {job: unknown if state == "unknown" else state for job, state in found.items()}
     if "running" in states.values():
-        if _cancelled(services, item["run_id"]):
+        if _over(services, item["run_id"]):
             for job in item["jobs"]:
                 if states[job] == "running":
                     services.stop_job(job)
@@ -123,6 +123,6 @@ def _settle(services: Services, item: JSON) -> bool:
     return True
 
 
-def _cancelled(services: Services, run_id: str) -> bool:
+def _over(services: Services, run_id: str) -> bool:
     run = run_record(services.table, run_id)
-    return run is not None and run["state"] == "CANCELLED"
+    return run is not None and run["state"] != "RUNNING"

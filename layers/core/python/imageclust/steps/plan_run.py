@@ -29,6 +29,7 @@ from imageclust.wiring import Services
 _CHUNK = 2_000  # files hashed between two looks at the clock
 _CHUNK_BYTES = 4_000_000_000  # and bytes of them, which take a minute or two
 _LEAST_LABEL_BATCH = 16
+_BATCH_BYTES = 200_000  # of the 256 KB that Step Functions hands to a state
 _READERS = 8  # S3 reads wait for the network, local ones for the disk
 
 
@@ -152,7 +153,9 @@ def plan_run(
             "placement": "lambda" if to_label else "none",
             "model": asked,
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "label")},
-            "batch": label_batch_size(services.settings, len(to_label)),
+            "batch": min(
+                label_batch_size(services.settings, len(to_label)), _most_in_a_batch(to_label)
+            ),
             "concurrency": services.settings.label_concurrency,
         },
     }
@@ -210,6 +213,12 @@ def label_batch_size(settings: Settings, images: int) -> int:
     most = max(1, min(settings.label_batch, a_minute))
     rounds = max(1, math.ceil(images / (functions * most)))
     return max(min(_LEAST_LABEL_BATCH, most), math.ceil(images / (functions * rounds)))
+
+
+def _most_in_a_batch(images: Sequence[ImageRef]) -> int:
+    """How many of the images one call can be told of, whatever their names."""
+    longest = max((len(to_json_lines([image.to_json()])) for image in images), default=1)
+    return max(1, _BATCH_BYTES // longest)
 
 
 def _place_embedding(services: Services, config: RunConfig, images: Sequence[ImageRef]) -> JSON:

@@ -11,6 +11,9 @@ from imageclust.steps.start_run import finish_run
 from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
 
+_OUT_OF_MEMORY = ("Runtime.OutOfMemory", "Runtime.ExitError", "MemoryError")
+"""What Step Functions is told of a function that takes more memory than it has."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -85,10 +88,20 @@ def _message(cause: str) -> str:
 def _advice(failure: Failure, state: str) -> str:
     if state == "INVALID":
         return "change the configuration or the files, then start another run"
-    if failure.error == "States.Timeout":
+    if failure.error in ("States.Timeout", "Sandbox.Timedout"):
         return "start the run again: what was finished is kept and it goes on from there"
     if failure.error == "States.ExceedToleratedFailureThreshold":
         return "too many batches failed; see the results/ folder of the run, then start it again"
+    if failure.error in _OUT_OF_MEMORY:
+        return (
+            "the function ran out of memory: cluster a part of the images ('sample'), or raise its "
+            "memory (IMAGECLUST_CLUSTER_MEMORY_MB); what was finished is kept"
+        )
+    if failure.error == "Lambda.TooManyRequestsException":
+        return (
+            "the account may run too few functions at once: raise its Lambda concurrency or lower "
+            "IMAGECLUST_MAP_CONCURRENCY, then start the run again"
+        )
     if failure.error in ("Throttled", "StoreUnavailable"):
         return "a service was busy or unavailable; start the run again in some minutes"
     if failure.error in _kinds_of(errors.Permanent):

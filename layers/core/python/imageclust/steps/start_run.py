@@ -209,7 +209,7 @@ def _under_way(services: Services, item: JSON, now: datetime) -> bool:
             young = now - datetime.fromisoformat(item["running_since"]) < GRACE
             if young or services.workflows.running(run_id):
                 return True
-            _end(services.table, collection, run_id, "FAILED", _death(now))
+            _record_death(services, collection, run_id, now)
     elif run["state"] == "CANCELLED":
         _stop(services, run_id)
     _let_go(services, collection, run_id, now)
@@ -313,14 +313,21 @@ def _launch(services: Services, request: JSON, *, created: str) -> None:
     services.workflows.start(run_id, request)
 
 
-def _death(now: datetime) -> JSON:
+def _record_death(services: Services, collection: str, run_id: str, now: datetime) -> None:
+    """End a run whose execution is over and left no word, and tell those who listen."""
+    end = services.workflows.end_of(run_id)
     failure = {
         "state": "",
         "error": "ExecutionLost",
-        "cause": "The execution ended without a result: it was stopped or deleted from outside.",
+        "cause": f"The execution ended without a result ({end})."
+        if end
+        else "The execution ended without a result: it was stopped or deleted from outside.",
         "advice": "Start a new run; what is stored already is used again.",
     }
-    return {"finished": _iso(now), "failure": failure}
+    changes = {"finished": _iso(now), "failure": failure}
+    if _end(services.table, collection, run_id, "FAILED", changes) == "FAILED":
+        told = {"run_id": run_id, "collection": collection, **failure}
+        services.events.publish("Run Failed", told)
 
 
 def _stop(services: Services, run_id: str) -> None:

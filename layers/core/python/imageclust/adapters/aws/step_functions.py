@@ -7,7 +7,7 @@ from imageclust.adapters.aws.failures import translated
 from imageclust.errors import Conflict, NotFound
 from imageclust.models import JSON
 
-_MAX_ERROR, _MAX_CAUSE = 256, 32_768
+_MAX_ERROR, _MAX_CAUSE, _MAX_TOLD = 256, 32_768, 2_000
 
 
 class StepFunctionsWorkflows:
@@ -60,6 +60,18 @@ class StepFunctionsWorkflows:
         except NotFound:
             return False
         return found["status"] == "RUNNING"
+
+    def end_of(self, run_id: str) -> str:
+        """The status of an execution that is over, with its error and cause."""
+        try:
+            with translated(f"Run {run_id}"):
+                found = self._clients.stepfunctions.describe_execution(
+                    executionArn=self._execution(run_id)
+                )
+        except NotFound:
+            return ""
+        told = [found.get("error", ""), found.get("cause", "")]
+        return ": ".join(part for part in [found["status"], *told] if part)[:_MAX_TOLD]
 
     def succeed(self, token: str, output: JSON) -> None:
         """Give a waiting task its result. A token that no longer waits raises NotFound."""
