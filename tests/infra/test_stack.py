@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 from aws_cdk import Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
 from imageclust.settings import Settings
 from imageclust.steps.batch_jobs import JobKind, job_name
 
@@ -190,7 +191,9 @@ def test_alarms_may_tell_a_topic_that_is_there_or_nobody() -> None:
     arn = "arn:aws:sns:eu-west-1:111122223333:pages"
     action = alarm_action(stack, arn)
     assert action is not None
-    assert action.bind(stack, None).alarm_action_arn == arn  # type: ignore[arg-type]
+    metric = cloudwatch.Metric(namespace="AWS/SQS", metric_name="ApproximateAgeOfOldestMessage")
+    alarm = cloudwatch.Alarm(stack, "A", metric=metric, threshold=1, evaluation_periods=1)
+    assert action.bind(stack, alarm).alarm_action_arn == arn
     assert alarm_action(stack, "on") is None
 
 

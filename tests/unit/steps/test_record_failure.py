@@ -10,7 +10,7 @@ from imageclust.steps.record_failure import Failure, _advice
         ("Lambda.TooManyRequestsException", "IMAGECLUST_MAP_CONCURRENCY"),
         ("Sandbox.Timedout", "goes on from there"),
         ("StoreUnavailable", "in some minutes"),
-        ("KeyError", "read the log"),
+        ("KeyError", "read its log"),
     ],
 )
 def test_advice_says_what_to_do(error: str, advice: str) -> None:
