@@ -40,6 +40,7 @@ from local.run import check_out, link_photos, name_for
 
 _RULES = {"must": True, "must-link": True, "cannot": False, "cannot-link": False}
 _BATCHES_AT_ONCE = 4
+_COMPARED = {"embedder", "preprocess", "labels", "labeler"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def compare_folder(
     """
     if not photos.is_dir():
         raise InvalidInput(f"there is no folder {photos}")
+    if not comparison.embedders or not comparison.preprocessings:
+        raise InvalidInput("name at least one embedder and one preprocessing to compare")
     photos = photos.resolve()
     out = (out or Path(f"{photos.name or 'photos'}-compare")).absolute()
     check_out(out, photos)
@@ -110,7 +113,12 @@ def compare_folder(
                 )
     document = _ranked(tried, files, rules) | {
         "photos": str(photos),
-        "config": comparison.config.to_json(),
+        # What every configuration has in common.
+        "config": {
+            name: value
+            for name, value in comparison.config.to_json().items()
+            if name not in _COMPARED
+        },
         "kept": sorted(keep),
     }
     _write(out / "compare.json", json.dumps(document, indent=2) + "\n")
@@ -122,7 +130,8 @@ def read_pairs(path: Path, photos: Path) -> list[tuple[str, str, bool]]:
     """Pair rules from a CSV file with the columns ``first``, ``second`` and ``rule``.
 
     ``first`` and ``second`` are files of the folder, ``rule`` is must-link (one cluster) or
-    cannot-link (two). Returns (path, path, together) with paths relative to the folder.
+    cannot-link (two). Returns (path, path, together) with paths relative to the folder; a pair
+    that is given twice counts once.
     """
     if not path.is_file():
         raise InvalidInput(f"there is no file {path}")
@@ -131,7 +140,7 @@ def read_pairs(path: Path, photos: Path) -> list[tuple[str, str, bool]]:
         missing = {"first", "second", "rule"} - set(reader.fieldnames or ())
         if missing:
             raise InvalidInput(f"{path} needs the columns first, second and rule")
-        rules = []
+        rules: dict[tuple[str, str], bool] = {}
         for row in reader:
             rule = (row["rule"] or "").strip().lower()
             if rule not in _RULES:
@@ -139,9 +148,15 @@ def read_pairs(path: Path, photos: Path) -> list[tuple[str, str, bool]]:
                     f"{path}, line {reader.line_num}: the rule is must-link or cannot-link, "
                     f"not {rule!r}"
                 )
-            first, second = (_inside(photos, row[name] or "") for name in ("first", "second"))
-            rules.append((first, second, _RULES[rule]))
-    return rules
+            pair = sorted(_inside(photos, row[name] or "") for name in ("first", "second"))
+            if pair[0] == pair[1]:
+                raise InvalidInput(f"{path}, line {reader.line_num}: a pair is two files, not one")
+            if rules.setdefault((pair[0], pair[1]), _RULES[rule]) != _RULES[rule]:
+                raise InvalidInput(
+                    f"{path}, line {reader.line_num}: {pair[0]} and {pair[1]} must be together "
+                    "and must not"
+                )
+    return [(first, second, together) for (first, second), together in rules.items()]
 
 
 def table(document: JSON) -> str:

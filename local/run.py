@@ -210,7 +210,9 @@ def _place(source: Path, target: Path) -> None:
 
 def check_out(out: Path, photos: Path) -> None:
     """Refuse a results folder that cannot be written before any work is done."""
-    if out == photos or out in photos.parents:
+    # Through links too: the marker below would hide the photos from every later run.
+    real, folder = out.resolve(), photos.resolve()
+    if real == folder or real in folder.parents:
         raise InvalidInput(f"the results cannot go to {out}: the photos lie in it")
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,26 @@ def test_a_sample_is_drawn_first_and_keeps_the_named_files(
     assert absolute["kept"] == named[:1]
 
 
+def test_a_pair_that_is_given_twice_counts_once(tool: Compare, make_photos: MakePhotos) -> None:
+    pairs = tool.home.parent / "pairs.csv"
+    rule = "family 0/0.jpg,family 0/1.jpg,must\n"
+    pairs.write_text(f"first,second,rule\n{rule}{rule}family 0/1.jpg,family 0/0.jpg,must-link\n")
+    found = tool.compare(make_photos(), "--embedders", "builtin", "--pairs", str(pairs))
+    assert found["pairs"] == 1
+    assert "embedder" not in found["config"], "each row has its own"
+
+
+def test_results_do_not_go_among_the_photos_through_a_link(
+    tool: Compare, make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    photos = make_photos()
+    (tmp_path / "link").symlink_to(photos)
+    tool.out = tmp_path / "link"
+    said = tool.refused(photos, "--embedders", "builtin")
+    assert "the photos lie in it" in said
+    assert sorted(photos.glob(".*")) == []
+
+
 def test_pairs_rank_before_any_score(tool: Compare, make_photos: MakePhotos) -> None:
     photos = make_photos(families=2, each=6)
     pairs = photos.parent / "pairs.csv"
@@ -143,6 +163,12 @@ def test_pairs_rank_before_any_score(tool: Compare, make_photos: MakePhotos) -> 
         ("first,second,rule\nfamily 0/0.jpg,gone.jpg,must\n", "there is no file 'gone.jpg'"),
         ("first,second,rule\nfamily 0/0.jpg,text.jpg,must\n", "not an image that can be read"),
         ("first,second,rule\nfamily 0/0.jpg,copy.jpg,cannot\n", "the same picture"),
+        ("first,second,rule\nfamily 0/0.jpg,family 0/0.jpg,must\n", "line 2: a pair is two files"),
+        (
+            "first,second,rule\nfamily 0/0.jpg,family 0/1.jpg,must\n"
+            "family 0/1.jpg,family 0/0.jpg,cannot\n",
+            "line 3: family 0/0.jpg and family 0/1.jpg must be together and must not",
+        ),
     ],
 )
 def test_pairs_that_cannot_be(tool: Compare, make_photos: MakePhotos, text: str, said: str) -> None:
@@ -158,6 +184,8 @@ def test_pairs_that_cannot_be(tool: Compare, make_photos: MakePhotos, text: str,
     ("options", "said"),
     [
         (["--embedders", "builtin,resnet9000"], "resnet9000"),
+        (["--embedders", " , "], "at least one embedder"),
+        (["--preprocess", ""], "one preprocessing"),
         (["--embedders", "tiny_colours", "--preprocess", "magic"], "magic"),
         (["--resolutions", "5"], "between 16 and 4096"),
         (["--include", "gone.jpg"], "there is no file 'gone.jpg'"),

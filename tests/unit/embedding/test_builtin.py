@@ -37,7 +37,7 @@ def descriptor() -> BuiltinDescriptor:
 
 @pytest.mark.parametrize("name", list(canonical_pictures()))
 def test_canonical_vectors(descriptor: BuiltinDescriptor, name: str) -> None:
-    assert descriptor.key == "builtin-v2"
+    assert descriptor.key == "builtin-v3"
     (vector,) = descriptor.embed([canonical_pictures()[name]])
     np.testing.assert_allclose(projections(vector), CANONICAL[name], atol=5e-3)
 

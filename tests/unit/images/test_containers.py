@@ -1,6 +1,7 @@
 """What other writers make: orientation in every container, HEIC, odd TIFF and JPEG kinds."""
 
 import io
+import struct
 from typing import Any
 
 import cv2
@@ -129,6 +130,47 @@ def test_a_gradient_of_transparency(kind: str) -> None:
     over = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     assert decoded.notes == ("transparency over white",)
     assert _close(decoded.pixels, np.asarray(over.convert("RGB")))
+
+
+def _tiff_with(data: bytes, tag: int, value: int) -> bytes:
+    """A TIFF of Pillow's with another value for one short tag."""
+    at = data.index(struct.pack("<HHI", tag, 3, 1))
+    return data[: at + 8] + struct.pack("<H", value) + data[at + 10 :]
+
+
+def test_a_fourth_channel_that_is_no_transparency() -> None:
+    picture = scene(96, 64)
+    mask = np.zeros((64, 96), np.uint8)
+    data = _saved(Image.fromarray(np.dstack([picture, mask])), "TIFF")
+    decoded = decode_image(_tiff_with(data, 338, 0))
+    assert decoded.notes == ()
+    assert np.array_equal(decoded.pixels, picture)
+    assert decode_image(data).pixels.min() == 255
+
+
+@pytest.mark.parametrize(("kind", "colour"), [(1, 32 + 127), (2, 16 + 127)])
+def test_16_bit_colours_multiplied_by_alpha_or_not(kind: int, colour: int) -> None:
+    pixel = struct.pack("<HHHH", 0x2000, 0x2000, 0x2000, 0x8000)
+    tags = [(256, 8), (257, 8), (259, 1), (262, 2), (277, 4), (278, 8), (338, kind)]
+    count = len(tags) + 3
+    body = 8 + 2 + 12 * count + 4
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags]
+    entries.append(struct.pack("<HHII", 258, 3, 4, body))
+    entries.append(struct.pack("<HHII", 273, 4, 1, body + 8))
+    entries.append(struct.pack("<HHII", 279, 4, 1, 8 * 64))
+    directory = struct.pack("<H", count) + b"".join(sorted(entries, key=lambda e: e[1::-1]))
+    data = b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + struct.pack("<4H", *[16] * 4)
+    decoded = decode_image(data + pixel * 64)
+    assert decoded.notes == ("transparency over white",)
+    assert abs(int(decoded.pixels[0, 0, 0]) - colour) <= 1
+
+
+@pytest.mark.parametrize("method", [34712, 40000, 50000])
+def test_a_tiff_of_unknown_compression_is_no_black_picture(method: int) -> None:
+    data = _tiff_with(_saved(Image.fromarray(scene(96, 64)), "TIFF"), 259, method)
+    with pytest.raises(RejectedImage, match=str(method)) as rejected:
+        decode_image(data)
+    assert rejected.value.kind == "unsupported"
 
 
 @pytest.mark.parametrize("kind", ["F", "I"])

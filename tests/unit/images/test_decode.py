@@ -177,6 +177,25 @@ def test_palette_png_with_a_clear_colour() -> None:
     assert decoded.pixels[0, 1].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_grey_png_with_a_clear_value(bits: int) -> None:
+    most = 2**bits - 1
+    samples = [0, most] * 8
+    row = int("".join(f"{sample:0{bits}b}" for sample in samples), 2).to_bytes(2 * bits, "big")
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0))
+        + png_chunk(b"tRNS", struct.pack(">H", 0))
+        + png_chunk(b"IDAT", zlib.compress((b"\x00" + row) * 8))
+        + png_chunk(b"IEND", b"")
+    )
+    black_clear = decode_image(data)
+    opaque = decode_image(data.replace(png_chunk(b"tRNS", bytes(2)), b""))
+    assert black_clear.notes == ("transparency over white",)
+    assert (black_clear.pixels == 255).all()
+    assert opaque.pixels[0, :2, 0].tolist() == [0, 255]
+
+
 @pytest.mark.parametrize("extension", ["webp", "gif", "png"])
 def test_first_frame_of_an_animation(extension: str) -> None:
     animation = cv2.Animation()

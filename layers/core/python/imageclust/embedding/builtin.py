@@ -28,7 +28,7 @@ from imageclust.errors import InvalidInput
 
 _SIDE = 128
 #: Part of the key: raise it when a change here changes any vector.
-_VERSION = 2
+_VERSION = 3
 _LAYOUT, _TEXTURE, _FINE_TEXTURE, _SHAPE, _SPECTRUM, _COLOUR = 1.4, 1.0, 0.6, 0.6, 0.6, 0.4
 _BINS = 8
 _SCALES = 4

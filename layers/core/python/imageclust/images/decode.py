@@ -253,14 +253,15 @@ def _to_rgb(raw: npt.NDArray[np.generic], header: Header) -> Pixels:
     if not header.alpha and header.format != "heic":
         return raw.astype(np.uint8, copy=False)
     if raw.ndim == 2:
-        return _grey_to_rgb(_to_8_bit(raw))
+        grey = _to_8_bit(raw)
+        if header.clear_grey is not None:
+            grey[raw == header.clear_grey] = _WHITE
+        return _grey_to_rgb(grey)
     rgb = np.empty((*raw.shape[:2], 3), np.uint8)
-    # libtiff multiplies the colours of its 8-bit pictures by alpha before we see them.
-    premultiplied = header.format == "tiff" and raw.dtype == np.uint8
     # In bands of rows: the float copies of a 200-megapixel picture would not fit in memory.
     rows = max(1, 2**20 // raw.shape[1])
     for top in range(0, raw.shape[0], rows):
-        rgb[top : top + rows] = _over_white(_to_8_bit(raw[top : top + rows]), premultiplied)
+        rgb[top : top + rows] = _over_white(_to_8_bit(raw[top : top + rows]), header.premultiplied)
     return rgb
 
 

@@ -37,6 +37,8 @@ class Header:
         complete: False when the container plainly ends too early.
         progressive: a JPEG whose coefficients are all held in memory at once.
         first_frame_end: of a GIF, the offset after its first frame; later frames are not decoded.
+        clear_grey: of a grey PNG, the decoded value that stands for nothing; codecs pass it over.
+        premultiplied: the decoded colours of a see-through picture are multiplied by its alpha.
     """
 
     format: str
@@ -51,6 +53,8 @@ class Header:
     complete: bool = True
     progressive: bool = False
     first_frame_end: int | None = None
+    clear_grey: int | None = None
+    premultiplied: bool = False
 
 
 def read_header(data: bytes) -> Header:
@@ -250,9 +254,12 @@ def _png(data: bytes) -> Header:
             "corrupt", f"This PNG names a colour type that does not exist: {colour}."
         )
     alpha, frames, exif, complete = colour in (4, 6), 1, None, False
+    clear_grey: int | None = None
     for name, start, length in png_chunks(data):
         if name == b"tRNS":
             alpha = True
+            if colour == 0:
+                clear_grey = _decoded_grey(*struct.unpack_from(">H", data, start), bits)
         elif name == b"acTL" and length >= 8:
             (frames,) = struct.unpack_from(">I", data, start)
         elif name == b"eXIf" and length <= _MAX_EXIF:
@@ -270,7 +277,14 @@ def _png(data: bytes) -> Header:
         orientation=parse_exif(exif).orientation,
         exif=exif,
         complete=complete,
+        clear_grey=clear_grey,
     )
+
+
+def _decoded_grey(sample: int, bits: int) -> int:
+    """A grey sample of a PNG as it comes out of the codec: fewer than 8 bits are stretched."""
+    most = 2 ** min(max(bits, 1), 16) - 1
+    return (sample & most) * 255 // most if bits < 8 else sample & most
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -406,6 +420,9 @@ def _bmp(data: bytes) -> Header:
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _RAW_TAGS = {0xC612: "DNG", 0xC5D8: "Canon"}
+# None, CCITT, LZW, JPEG, Deflate, PackBits. Of any other the codec makes a black picture.
+_TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+_ASSOCIATED, _UNASSOCIATED = 1, 2
 
 
 def _tiff(data: bytes) -> Header:
@@ -431,15 +448,24 @@ def _tiff(data: bytes) -> Header:
     channels, bits = tags.get(277, 1), tags.get(258, 1)
     if bits > 16 or tags.get(339, 1) == 3:
         raise RejectedImage("unsupported", f"This TIFF holds {bits}-bit values; 8 and 16 are read.")
+    compression = tags.get(259, 1)
+    if compression not in _TIFF_COMPRESSIONS:
+        raise RejectedImage(
+            "unsupported", f"This TIFF is compressed by method {compression}, which is not read."
+        )
+    # A fourth channel that is said to be nothing in particular is a mask, not see-through parts.
+    extra = tags.get(338)
     return Header(
         format="tiff",
         width=max(width, tags.get(322, 0)),
         height=max(height, tags.get(323, 0)),
         channels=max(channels, 3),
         bits=max(bits, 8),
-        alpha=338 in tags and channels == 4,
+        alpha=extra in (_ASSOCIATED, _UNASSOCIATED) and channels == 4,
         frames=frames,
         exif=None if big else data,
+        # libtiff multiplies the colours of 8-bit pictures by alpha itself.
+        premultiplied=bits <= 8 or extra == _ASSOCIATED,
     )
 
 

@@ -108,7 +108,7 @@ class BedrockEmbedder:
         self._model = found
         self.dimension = dimension
         purpose = f"-{_PURPOSE.lower()}" if found.name.startswith("nova") else ""
-        self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v2"
+        self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v3"
 
     def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """``(n, dimension)`` float32, L2-normalised; a few requests at a time.
