@@ -143,7 +143,7 @@ def names() -> None:
     }
     service = Service(pause=0.9, answer=lambda _: answer, error="ThrottlingException")
     clients = Clients(region="us-east-1", converse_per_second=PER_SECOND)
-    clients.converse.meta.events.register("before-send.bedrock-runtime", service.send)
+    clients.bedrock_runtime.meta.events.register("before-send.bedrock-runtime", service.send)
     describer = BedrockDescriber(clients, NamingConversation("amazon.nova-micro-v1:0"))
     briefs = [
         ClusterBrief(f"c{number:05d}", size=10, labels=(("Cat", 0.9, 5.0),))

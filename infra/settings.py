@@ -132,6 +132,16 @@ class StackSettings(BaseSettings):
         gt=0,
         description="Your Converse quota of the describing models; where it is less, runs find out",
     )
+    bedrock_embed_per_second: float = Field(
+        default=30.0,
+        gt=0,
+        description="Your InvokeModel quota of the embedding models; less is found out by runs",
+    )
+    embed_batch_saving_usd: float = Field(
+        default=1.0,
+        ge=0,
+        description="What batch inference must save for a run to wait hours for its embeddings",
+    )
     alarms: Annotated[str, AfterValidator(_alarms)] = Field(
         default="",
         description="Alarms and a dashboard: on, or whom alarms tell: an e-mail address or the "

@@ -56,6 +56,8 @@ class ImageclustStack(Stack):
             bedrock_batch_model=settings.batch_model,
             bedrock_models=settings.more_models,
             bedrock_per_second=str(settings.bedrock_per_second),
+            bedrock_embed_per_second=str(settings.bedrock_embed_per_second),
+            embed_batch_saving_usd=str(settings.embed_batch_saving_usd),
             language=settings.language,
             prices=settings.prices,
         )

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from imageclust.embedding import ModelCard, ModelEntry, ModelRegistry, pull
@@ -25,8 +26,8 @@ def list_models(options: argparse.Namespace) -> int:
 
 
 def add_model(options: argparse.Namespace) -> int:
-    """Install a model from its card or ONNX file, digest checked."""
-    card = _registry(options).add(Path(options.file))
+    """Install a model from its card or ONNX file, digest checked and tried once."""
+    card = _registry(options).add(Path(options.file), check=_tried)
     print(f"added {_told(card)}")
     return 0
 
@@ -43,6 +44,21 @@ def pull_model(options: argparse.Namespace) -> int:
     )
     print(f"installed {_told(card)}")
     return 0
+
+
+def _tried(card: ModelCard, folder: Path) -> None:
+    """Raise InvalidInput unless the files do what their card says: here, not in the first run."""
+    import numpy as np
+    from imageclust.adapters.local.onnx_labeler import OnnxLabeler
+    from imageclust.embedding import OnnxModel, TextEncoder
+
+    model = OnnxModel(card, folder / card.file, threads=1)
+    # Several, of different shapes, so that a batch is seen to work.
+    model.run([np.full((height, 320, 3), 128, dtype=np.uint8) for height in (320, 240, 480)])
+    if card.logits and card.labels:
+        OnnxLabeler(model, folder / card.labels)
+    if card.text and find_spec("tokenizers"):
+        TextEncoder(card, folder).embed(["a photo"])
 
 
 def _watched(url: str, start: int, size: int) -> Iterator[bytes]:

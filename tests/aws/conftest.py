@@ -140,6 +140,7 @@ def cloud(
                 embed_batch=8,
                 label_batch=8,
                 rekognition_per_second=10_000,
+                bedrock_embed_per_second=10_000,
                 cluster_seconds=0,  # one setting a turn
                 publish_seconds=0,
             )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder
-from imageclust.errors import StoreUnavailable
+from imageclust.errors import InvalidInput, StoreUnavailable
 from imageclust.models import RunConfig, RunState, parse_json_lines
 from imageclust.steps import start_run as runs
 from imageclust.steps.batch_jobs import job_name
@@ -31,7 +31,7 @@ TITAN = "amazon.titan-embed-image-v1"
 NOVA = "amazon.nova-2-multimodal-embeddings-v1:0"
 CONFIG: dict[str, Any] = {
     "embedder": TITAN, "labels": "off", "describer": "deterministic", "method": "kmeans",
-    "clusters": 2,
+    "clusters": 2, "embed": "batch",
 }  # fmt: skip
 IMAGES = 20
 
@@ -114,7 +114,7 @@ def test_however_the_job_ends_every_image_has_its_vector(
     assert item["counts"] == {
         "seen": 21, "clustered": 20, "outliers": 0, "duplicates": 0, "rejected": 1,
     }  # fmt: skip
-    assert "batch inference from 10" in item["models"]["placement"]
+    assert "21 images by batch inference" in item["models"]["placement"]
     assert len(cloud.bedrock.jobs) == 1
     assert cloud.bedrock.invocations == asked_again
     np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))
@@ -190,6 +190,7 @@ def test_a_second_run_embeds_nothing(cloud: Cloud, services: Services) -> None:
     [
         ({"embed": "on_demand"}, 10, "asks for embeddings on demand"),
         ({}, 22, "21 images, below the 22 of a batch inference job"),
+        ({"embed": "auto"}, 10, "21 images: batch inference would save less than $1.00"),
     ],
 )
 def test_few_images_or_on_request_there_is_no_job(
@@ -205,24 +206,52 @@ def test_few_images_or_on_request_there_is_no_job(
     assert cloud.bedrock.invocations == IMAGES
 
 
+def test_a_run_waits_for_jobs_where_they_save_the_stated_sum(
+    cloud: Cloud, services: Services
+) -> None:
+    saving = 21 * 0.00003
+    for sum_stated, jobs in ((saving * 1.01, 0), (saving * 0.99, 1)):
+        settings = replace(services.settings, embed_batch_saving_usd=sum_stated)
+        wiring.use(replace(services, settings=settings))
+        upload(cloud)
+        plan = planned(services, embed="auto")[0]["embed"]
+        assert plan["jobs"] == jobs
+        assert (plan["placement"] == "bedrock_batch") == bool(jobs)
+
+
+def test_few_images_on_demand_use_the_whole_rate(cloud: Cloud, services: Services) -> None:
+    settings = replace(services.settings, bedrock_embed_per_second=9.0, embed_batch=64)
+    wiring.use(replace(services, settings=settings))
+    upload(cloud)
+    plan = planned(services, embed="on_demand")[0]["embed"]
+    assert (plan["concurrency"], plan["batch"]) == (3, 8), "each function has a third of the rate"
+    jobs = planned(services)[0]["embed"]
+    assert (jobs["concurrency"], jobs["prepare_concurrency"], jobs["batch"]) == (3, 100, 64)
+
+
+def test_bedrock_takes_no_preprocessing(cloud: Cloud, services: Services) -> None:
+    with pytest.raises(InvalidInput, match="'default' with amazon"):
+        services.open_embedder(TITAN, "letterbox")
+
+
 def test_too_few_readable_images_start_no_job(cloud: Cloud, services: Services) -> None:
     """Files that are no pictures count in the plan but make no records."""
     services = replace(services, settings=replace(services.settings, bedrock_batch_minimum=21))
     wiring.use(services)
     ids = upload(cloud)
     item = finish(cloud, start(services))
-    assert "batch inference from 21" in item["models"]["placement"]
+    assert "21 images by batch inference" in item["models"]["placement"]
     assert cloud.bedrock.jobs == {}
     assert cloud.bedrock.invocations == IMAGES
     assert services.table.query(keys.TOKENS_PK).items == ()
     np.testing.assert_array_equal(vectors(services, ids), on_demand(services, ids))
 
 
-def planned(services: Services) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def planned(services: Services, **more: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """PlanRun's answer, and the events that the Distributed Map makes of the manifest."""
     request = {
         "run_id": "holiday-20261122T000000-00000000", "collection": "holiday",
-        "config": CONFIG, "trigger": "api",
+        "config": {**CONFIG, **more}, "trigger": "api",
     }  # fmt: skip
     plan = plan_run.handler(request, None)
     address = plan["embed"]["manifest"]

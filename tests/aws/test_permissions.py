@@ -336,7 +336,7 @@ def test_vectors_from_batch_jobs(
     wiring.use(replace(cloud.services, workflows=cloud.workflows, settings=settings))
     configure(cloud.services, "holiday", {})
     cloud.upload(make_photos(families=2, each=6), "holiday")
-    config = {**NAMED, "embedder": "amazon.titan-embed-image-v1", "labels": "off"}
+    config = {**NAMED, "embedder": "amazon.titan-embed-image-v1", "embed": "batch", "labels": "off"}
     run_id = start(cloud, {**config, "describer": "deterministic"})
     finish(cloud, run_id)
 

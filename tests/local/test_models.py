@@ -1,8 +1,10 @@
 """``imageclust models`` as a person uses it."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,3 +111,28 @@ def test_a_file_without_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "x.onnx").write_bytes(b"onnx")
     assert main(["models", "add", str(tmp_path / "x.onnx"), "--home", str(tmp_path)]) == 2
     assert "has no card" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"outputs": {"features": {"name": "features", "dimension": 4}}}, "promises (3, 4)"),
+        ({"outputs": {"features": {"name": "pooler", "dimension": 3}}}, "the card names"),
+        ({"labels": "short.json"}, "names 1 classes"),
+        (
+            {"input": {"layout": "NHWC float32 [N,16,16,3]", "colour": "RGB", "scale": "x/255",
+                       "resize": {"short_side": 16, "size": 16}}},
+            "does not take pictures as its card says",
+        ),
+    ],
+)  # fmt: skip
+def test_a_card_that_does_not_fit_its_file_is_not_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    _, file, _ = make_colour_model(tmp_path)
+    (tmp_path / "short.json").write_text('[{"name": "one", "parents": []}]')
+    card = file.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | change))
+    assert main(["models", "add", str(file), "--home", str(tmp_path / "home")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "home" / "models").exists()

@@ -20,7 +20,7 @@ def make_clients() -> Clients:
         clients = Clients(region=REGION)
         # Made now, while the credentials are set.
         for name in (
-            "s3", "dynamodb", "s3vectors", "rekognition", "bedrock", "bedrock_runtime", "converse",
+            "s3", "dynamodb", "s3vectors", "rekognition", "bedrock", "bedrock_runtime",
             "stepfunctions", "scheduler", "events",
         ):  # fmt: skip
             assert getattr(clients, name)

@@ -1,6 +1,7 @@
 """Embedding with Bedrock when it does not go well: one bad picture, no access, a busy service."""
 
 import json
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder, BedrockEmbedder
 from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
 from imageclust.adapters.aws.clients import Clients
-from imageclust.errors import InvalidInput, UnknownModel
+from imageclust.errors import InvalidInput, Throttled, UnknownModel
 from numpy.typing import NDArray
 
 from tests.standins.fake_bedrock import FakeBedrock
@@ -81,10 +82,36 @@ def test_pictures_larger_than_the_service_takes(clients: Clients, bedrock: FakeB
     assert all(min(h, w) >= 50 and max(h, w) <= 2048 and size <= 256 << 10 for h, w, size in seen)
 
 
-def test_requests_adapt_to_the_rate_that_the_service_allows(clients: Clients) -> None:
-    retries = clients.bedrock_runtime.meta.config.retries
-    assert retries is not None
-    assert retries["mode"] == "adaptive"
+def test_every_request_keeps_to_the_pace_retries_too(
+    clients: Clients, bedrock: FakeBedrock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = BedrockEmbedder(clients, MODELS[0], per_second=1000)
+    turns: list[float] = []
+    monkeypatch.setattr(embedder._pace, "wait", lambda: turns.append(0))
+    monkeypatch.setattr(embedder._pace, "sleep", lambda _: None)
+    bedrock.throttle_next = 2
+    rows = embedder.embed(grey(90 + n) for n in range(3))
+    assert np.isfinite(rows).all()
+    assert len(turns) == 5, "botocore asks again for none by itself"
+    bedrock.throttle_next = 1000
+    with pytest.raises(Throttled):
+        embedder.embed([grey(90)])
+
+
+def test_requests_go_out_while_pictures_are_still_being_decoded(
+    clients: Clients, bedrock: FakeBedrock
+) -> None:
+    asked = threading.Event()
+    bedrock.refuses = lambda picture: bool(asked.set())
+    waited: list[bool] = []
+
+    def decoded() -> Iterator[NDArray[np.uint8]]:
+        yield grey(90)
+        waited.append(asked.wait(30))
+        yield grey(91)
+
+    assert len(BedrockEmbedder(clients, MODELS[0]).embed(decoded())) == 2
+    assert waited == [True]
 
 
 # --- batch inference: records and the join

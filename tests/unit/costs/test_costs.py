@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
@@ -13,6 +14,7 @@ from imageclust.costs import (
     Prices,
     cost_by_stage,
     default_prices,
+    embeds_in_batch,
     estimate,
     estimate_table,
     expected_clusters,
@@ -42,8 +44,9 @@ def stage(
         ("labels", {"labels": "exemplars"}, None, 0.40, 0.40),
         ("embedding", {"embedder": TITAN, "embed": "on_demand"}, None, 0.60, 60),
         ("embedding", {"embedder": NOVA, "embed": "on_demand"}, None, 0.60, 60),
-        ("embedding", {"embedder": TITAN}, None, 0.30, 30),
-        ("embedding", {"embedder": NOVA}, None, 0.30, 30),
+        ("embedding", {"embedder": TITAN, "embed": "batch"}, None, 0.30, 30),
+        ("embedding", {"embedder": NOVA, "embed": "batch"}, None, 0.30, 30),
+        ("embedding", {"embedder": TITAN}, None, 0.60, 30),
         ("embedding", {}, None, 0.20, 20),
         ("embedding", {}, GPU, 0.14, 0.88),
         ("decoding", {}, None, 0.07, 7),
@@ -54,6 +57,32 @@ def test_the_table_of_what_a_run_costs(
 ) -> None:
     assert stage(10_000, 200, name, place, **config) == pytest.approx(small, rel=0.02)
     assert stage(1_000_000, 5_000, name, place, **config) == pytest.approx(large, rel=0.02)
+
+
+def test_a_run_embeds_in_batch_where_it_asks_or_where_that_saves_enough() -> None:
+    prices, settings = default_prices(), Settings()
+    auto, batch = RunConfig(embedder=TITAN), RunConfig(embedder=TITAN, embed="batch")
+    from_here = math.ceil(1.0 / 0.00003)
+    assert not embeds_in_batch(from_here - 1, auto, settings, prices=prices)
+    assert embeds_in_batch(from_here, auto, settings, prices=prices)
+    dear = prices.with_overrides({"titan_embed_image": 0.0006})
+    assert embeds_in_batch(math.ceil(from_here / 10), auto, settings, prices=dear)
+    assert embeds_in_batch(100, batch, settings, prices=prices)
+    assert not embeds_in_batch(99, batch, settings, prices=prices)
+    assert not embeds_in_batch(10**6, batch, Settings(bedrock_batch_minimum=0), prices=prices)
+    assert not embeds_in_batch(10**6, RunConfig(embed="batch"), settings, prices=prices)
+    never = RunConfig(embedder=TITAN, embed="on_demand")
+    assert not embeds_in_batch(10**6, never, settings, prices=prices)
+
+
+def test_a_cap_takes_batch_inference_before_anything_else() -> None:
+    auto = RunConfig(embedder=TITAN, labels="off", describer="deterministic")
+    cheap = estimate(10_000, replace(auto, embed="batch")).usd
+    chosen, told = within_budget(10_000, replace(auto, max_cost_usd=cheap))
+    assert chosen.embed == "batch"
+    assert "may take hours" in told[0]
+    with pytest.raises(OverBudget):
+        within_budget(10_000, replace(auto, embed="on_demand", max_cost_usd=cheap))
 
 
 def test_requests_and_naming_are_in_the_range_of_the_table() -> None:
@@ -302,7 +331,7 @@ def test_the_cost_page_states_what_the_estimate_says() -> None:
             lambda n, k: stage(n, k, "embedding", None, **titan, embed="on_demand")
         ),
         "embedding with Titan or Nova in batch inference": (
-            lambda n, k: stage(n, k, "embedding", None, **titan)
+            lambda n, k: stage(n, k, "embedding", None, **titan, embed="batch")
         ),
         "embedding with an ONNX model on Lambda": lambda n, k: stage(n, k, "embedding"),
         "embedding with an ONNX model on one GPU": lambda n, k: stage(n, k, "embedding", GPU),

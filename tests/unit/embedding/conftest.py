@@ -41,12 +41,14 @@ def make_model(tmp_path: Path) -> MakeModel:
     The network's features are the channel means; its logits are red - blue and blue - red.
     """
 
-    def make(name: str = "tiny", *, give_features: bool = True, **changes: Any) -> Path:
+    def make(
+        name: str = "tiny", *, give_features: bool = True, batch: str | int = "N", **changes: Any
+    ) -> Path:
         folder = tmp_path / "given"
         folder.mkdir(exist_ok=True)
         weights = np.array([[1, -1], [0, 0], [-1, 1]], dtype=np.float32)
         size = 8
-        shape: list[str | int] = ["N", 3, size, size]
+        shape: list[str | int] = [batch, 3, size, size]
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])]
         if give_features:
             outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 3]))

@@ -46,6 +46,25 @@ def test_batches_of_any_size_agree(make_model: MakeModel, threads: int) -> None:
     assert model.logits([]).shape == (0, 2)
 
 
+@pytest.mark.parametrize("preprocess", ["squeeze", "two_views"])
+def test_a_file_that_takes_one_picture_at_a_time(make_model: MakeModel, preprocess: str) -> None:
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8) for i in range(7)]
+    any_batch = opened(make_model(), preprocess=preprocess).run(images)
+    one = opened(make_model("one", batch=1), preprocess=preprocess).run(images)
+    np.testing.assert_allclose(one.features, any_batch.features, atol=1e-6)
+    np.testing.assert_allclose(one.logits, any_batch.logits, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_file_that_takes_other_pictures_says_so(make_model: MakeModel) -> None:
+    card = make_model()
+    told = json.loads(card.read_text())
+    told["input"] |= {"layout": "NCHW float32 [N,3,9,9]", "resize": "squash to 9"}
+    card.write_text(json.dumps(told))
+    with pytest.raises(InvalidInput, match="does not take pictures as its card says"):
+        opened(card).run([plain(1, 2, 3)])
+
+
 def test_two_views_are_averaged(make_model: MakeModel) -> None:
     image = np.random.default_rng(2).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     card = make_model()

@@ -80,7 +80,7 @@ class RunConfig:
     describer: str = "auto"
     descriptions_by: str | None = None
     describe: Literal["auto", "on_demand", "batch"] = "auto"
-    embed: Literal["auto", "on_demand"] = "auto"
+    embed: Literal["auto", "on_demand", "batch"] = "auto"
     captions: Literal["off", "exemplars", "all"] = "off"
     duplicates: Literal["exact", "confirmed"] = "confirmed"
     keepers: tuple[str, ...] = ()

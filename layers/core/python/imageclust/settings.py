@@ -1,5 +1,6 @@
 """What a deployment decides, read from the environment in one place (``wiring``)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Self
@@ -8,6 +9,9 @@ from imageclust.errors import InvalidInput
 
 PROFILE_SCOPES = frozenset({"us", "eu", "apac", "jp", "au", "ca", "us-gov", "global"})
 """What the id of a cross-region inference profile of Bedrock begins with, before its model's."""
+
+# What one function decodes in a second, with something to spare.
+_EMBEDDED_A_SECOND = 3
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,10 @@ class Settings:
     ``bedrock_models`` are the models that a run may name as describers beside the title and the
     batch model, separated by commas.
     ``describe_seconds`` is how long one function asks for names and captions on demand.
+    ``bedrock_per_second`` are requests for names and captions, ``bedrock_embed_per_second`` those
+    for embeddings, over all functions.
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
+    ``embed_batch_saving_usd`` is what batch inference must save for a run to wait for it.
     ``prices`` is a JSON object of figures that replace those of the price file.
     ``aws_lambda_function_memory_size``, in MB, is set by Lambda itself; 0 elsewhere.
     """
@@ -61,7 +68,9 @@ class Settings:
     bedrock_models: str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0,amazon.nova-micro-v1:0"
     bedrock_batch_role_arn: str = ""
     bedrock_per_second: float = 50.0
+    bedrock_embed_per_second: float = 30.0
     bedrock_batch_minimum: int = 100
+    embed_batch_saving_usd: float = 1.0
     language: str = "English"
     prices: str = ""
     aws_lambda_function_memory_size: int = 0
@@ -73,6 +82,12 @@ class Settings:
         more = (name.strip() for name in self.bedrock_models.split(","))
         names = (self.bedrock_title_model, self.bedrock_batch_model, *more)
         return tuple(dict.fromkeys(name for name in names if name))
+
+    @property
+    def bedrock_embed_functions(self) -> int:
+        """Functions that share ``bedrock_embed_per_second``: few, as each decodes meanwhile."""
+        wanted = math.ceil(self.bedrock_embed_per_second / _EMBEDDED_A_SECOND)
+        return max(1, min(self.map_concurrency, wanted))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

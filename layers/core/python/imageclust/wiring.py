@@ -225,16 +225,24 @@ def aws_services(settings: Settings) -> Services:
     )
     jobs = BedrockJobs(clients, role_arn=settings.bedrock_batch_role_arn)
     rekognition: dict[str, Labeler] = {}
+    # So many functions embed at once; together they stay within the account's rate.
+    share = settings.bedrock_embed_per_second / settings.bedrock_embed_functions
+    of_bedrock = cache(lambda name: BedrockEmbedder(clients, name, per_second=share))
 
     def open_embedder(name: str, preprocess: str) -> "Embedder":
-        if name.startswith("amazon."):
-            return BedrockEmbedder(clients, name)
-        return models.embedder(name, preprocess)
+        if not name.startswith("amazon."):
+            return models.embedder(name, preprocess)
+        if preprocess != "default":
+            raise InvalidInput(
+                f"Bedrock's models prepare pictures themselves: preprocess must be 'default' "
+                f"with {name}, not '{preprocess}'."
+            )
+        return of_bedrock(name)
 
     def open_batch_embedder(name: str) -> BatchEmbedder | None:
         if not name.startswith("amazon."):
             return None
-        return BedrockBatchEmbedder(BedrockEmbedder(clients, name), jobs)
+        return BedrockBatchEmbedder(of_bedrock(name), jobs)
 
     def resolve_embedder(name: str) -> str:
         return name if name.startswith("amazon.") else models.embedder_name(name)

@@ -3,10 +3,11 @@
 Nothing is spent before the rule has been applied. In this order, each step only if the run is
 still too dear and the step makes it cheaper:
 
-1. captions of every image become captions of exemplars, and those no captions;
-2. labels of every image become labels of exemplars;
-3. names by a model (batch or on demand) become the deterministic describer's;
-4. labels of exemplars become no labels.
+1. images are embedded by batch inference, unless the run says ``embed: on_demand``;
+2. captions of every image become captions of exemplars, and those no captions;
+3. labels of every image become labels of exemplars;
+4. names by a model (batch or on demand) become the deterministic describer's;
+5. labels of exemplars become no labels.
 
 Moderation is never given up, so the labels of a run with moderation stay as they are. A run that is
 still too dear is refused with its lowest cost.
@@ -20,6 +21,7 @@ from imageclust.errors import OverBudget
 from imageclust.models import RunConfig
 
 _STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("images are embedded by batch inference, which may take hours", {"embed": "batch"}),
     ("captions are given to exemplars only, not to every image", {"captions": "exemplars"}),
     ("no captions are given", {"captions": "off"}),
     ("labels are given to exemplars only, not to every image", {"labels": "exemplars"}),
@@ -57,6 +59,8 @@ def within_budget(
         if lowest <= cap:
             break
         if any(getattr(chosen, name) == "off" for name in ("captions", "labels") if name in change):
+            continue
+        if "embed" in change and chosen.embed != "auto":
             continue
         if "labels" in change and chosen.moderation == "on":
             continue  # a run that was asked to hold pictures back looks at all of them

@@ -212,11 +212,18 @@ def in_batch(clusters: int, config: RunConfig, settings: Settings) -> bool:
     return 0 < settings.bedrock_batch_minimum <= clusters
 
 
-def embeds_in_batch(images: int, config: RunConfig, settings: Settings) -> bool:
-    """Whether a run embeds so many new images by batch inference jobs of Bedrock."""
+def embeds_in_batch(images: int, config: RunConfig, settings: Settings, *, prices: Prices) -> bool:
+    """Whether a run embeds so many new images by batch inference jobs of Bedrock.
+
+    It does where it asks for them, and of itself where hours of waiting save a stated sum.
+    """
     least = settings.bedrock_batch_minimum  # 0: there is no such service here
-    bedrock = config.embedder.startswith("amazon.")
-    return bedrock and config.embed == "auto" and 0 < least <= images
+    if not config.embedder.startswith("amazon.") or not 0 < least <= images:
+        return False
+    if config.embed != "auto":
+        return config.embed == "batch"
+    saved = images * prices.usd[embedding_figure(config.embedder)] * (1 - prices.usd["batch_share"])
+    return saved >= settings.embed_batch_saving_usd
 
 
 Row = tuple[str, str, dict[str, float]]
@@ -302,7 +309,7 @@ class _Count:
     def _embedding(self, embed: int) -> Row:
         name, settings = self.config.embedder, self.settings
         if name.startswith("amazon."):
-            batch = embeds_in_batch(embed, self.config, settings)
+            batch = embeds_in_batch(embed, self.config, settings, prices=self.prices)
             share = self.prices.usd["batch_share"] if batch else 1.0
             what = f"{counted(embed, 'image')}, Bedrock, {'batch' if batch else 'on demand'}"
             return "embedding", what, {embedding_figure(name): embed * share}
@@ -320,7 +327,7 @@ class _Count:
 
     def _workflow(self, embed: int, label: int) -> Row:
         batches = math.ceil(embed / self.settings.embed_batch)
-        if embeds_in_batch(embed, self.config, self.settings):
+        if embeds_in_batch(embed, self.config, self.settings, prices=self.prices):
             batches *= 2  # records are written, then answers are read
         batches += math.ceil(label / self.settings.label_batch)
         # Clustering and publishing: ten seconds and a millisecond an image, in one function.

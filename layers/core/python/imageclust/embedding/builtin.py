@@ -15,7 +15,7 @@ section of benchmarks/README.md).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -55,11 +55,10 @@ class BuiltinDescriptor:
         self.threads = threads or os.cpu_count() or 1
         self.dimension = _DIMENSION
 
-    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def embed(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
         """n pictures, ``(h, w, 3) uint8`` RGB → ``(n, dimension) float32``, rows of length 1."""
-        for image in images:
-            check_pixels(image)
-        if len(images) == 0:
+        images = [check_pixels(image) for image in images]
+        if not images:
             return np.zeros((0, self.dimension), dtype=np.float32)
         if self.threads == 1 or len(images) == 1:
             rows = [_describe(image) for image in images]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +128,7 @@ class OnnxModel:
             starts.append(len(squares))
             squares.extend(views(image, card.resizing, self.preprocess))
         names = [card.features.name] + ([card.logits.name] if card.logits else [])
-        feed = {session.get_inputs()[0].name: network_input(squares, card)}
-        outputs = [np.asarray(part, dtype=np.float32) for part in session.run(names, feed)]
+        outputs = self._inferred(session, names, network_input(squares, card))
         # Pooled features often keep their two spatial axes of length 1.
         outputs = [part.reshape(len(part), -1) if part.size else part for part in outputs]
         widths = [card.features.dimension] + ([card.logits.dimension] if card.logits else [])
@@ -147,6 +146,27 @@ class OnnxModel:
         return [
             np.asarray(np.add.reduceat(part, starts, axis=0) / counts, dtype=np.float32)
             for part in outputs
+        ]
+
+    def _inferred(
+        self, session: Any, names: list[str], values: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """The named outputs for n squares; a file that takes one at a time gets them so."""
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+        (entry,) = session.get_inputs()
+        single = len(entry.shape) > 0 and entry.shape[0] == 1
+        parts = [values[at : at + 1] for at in range(len(values))] if single else [values]
+        try:
+            found = [session.run(names, {entry.name: part}) for part in parts]
+        except InvalidArgument as error:
+            raise InvalidInput(
+                f"The model {self.card.name} does not take pictures as its card says, "
+                f"{self.card.layout} of {self.card.size} px: {' '.join(str(error).split())}"
+            ) from error
+        return [
+            np.concatenate([np.asarray(part, dtype=np.float32) for part in output])
+            for output in zip(*found, strict=True)
         ]
 
     def _loaded(self) -> Any:
@@ -172,9 +192,9 @@ class OnnxEmbedder:
             f"{card.name}-{card.sha256[:12]}-{model.preprocess}-{card.size}-v{PIPELINE_VERSION}"
         )
 
-    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def embed(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
         """``(n, dimension) float32``, L2-normalised."""
-        return self.model.features(images)
+        return self.model.features(list(images))
 
     def run(self, images: Sequence[Pixels]) -> Outputs:
         """Features and logits from one inference."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +39,9 @@ class ReducedEmbedder:
         self.dimension = embedder.dimension
         self.key = f"{embedder.key}-r{side}"
 
-    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def embed(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
         """n pictures, ``(h, w, 3) uint8`` RGB → ``(n, dimension) float32``, rows of length 1."""
-        return self._embedder.embed([self._reduced(image) for image in images])
+        return self._embedder.embed(map(self._reduced, images))
 
     def _reduced(self, image: Pixels) -> Pixels:
         height, width = image.shape[:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -33,7 +33,7 @@ class Embedder(Protocol):
     dimension: int
     min_side: int
 
-    def embed(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+    def embed(self, images: Iterable[Pixels]) -> NDArray[np.float32]:
         """n pictures, ``(h, w, 3) uint8`` RGB → ``(n, dimension) float32``, rows of length 1."""
         ...
 
@@ -113,10 +113,17 @@ class ModelRegistry:
         card, directory = self._installed(name)
         return directory / card.labels if card.labels and card.logits else None
 
-    def add(self, path: Path) -> ModelCard:
+    def add(
+        self, path: Path, *, check: Callable[[ModelCard, Path], None] = lambda _card, _folder: None
+    ) -> ModelCard:
         """Copy a model's card and every file that it names into the first folder, digests checked.
 
-        ``path`` is the card or the ONNX file beside it. Adding the same model again is no fault.
+        Adding the same model again is no fault.
+
+        Args:
+            path: the card or the ONNX file beside it.
+            check: gets the card and the folder of its files, and raises where they do not fit,
+                before anything is copied.
         """
         source = Path(path)
         if source.suffix not in {".json", ".onnx"}:
@@ -143,6 +150,7 @@ class ModelRegistry:
                 raise InvalidInput(f"The card names the label file {card.labels}, missing there.")
             self._check_labels(labels)
             files += [labels] if labels not in files else []
+        check(card, card_path.parent)
         # The card goes last: a model without a card is not listed, so a kill leaves no half model.
         for given in files:
             self._install(given, given.name)

@@ -259,7 +259,8 @@ def _png(data: bytes) -> Header:
         if name == b"tRNS":
             alpha = True
             if colour == 0:
-                clear_grey = _decoded_grey(*struct.unpack_from(">H", data, start), bits)
+                (sample,) = struct.unpack_from(">H", data, start)
+                clear_grey = _decoded_grey(sample, bits)
         elif name == b"acTL" and length >= 8:
             (frames,) = struct.unpack_from(">I", data, start)
         elif name == b"eXIf" and length <= _MAX_EXIF:
@@ -283,7 +284,7 @@ def _png(data: bytes) -> Header:
 
 def _decoded_grey(sample: int, bits: int) -> int:
     """A grey sample of a PNG as it comes out of the codec: fewer than 8 bits are stretched."""
-    most = 2 ** min(max(bits, 1), 16) - 1
+    most = (1 << min(max(bits, 1), 16)) - 1
     return (sample & most) * 255 // most if bits < 8 else sample & most
 
 

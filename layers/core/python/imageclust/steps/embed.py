@@ -8,6 +8,7 @@ like.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.steps.pictures import (
     failure_as_rejection,
     plain_picture,
-    process_images,
+    process_each,
     store_labels,
     without_vectors,
 )
@@ -82,13 +83,21 @@ def embed_batch(services: Services, batch: EmbedBatch) -> JSON:
         reused = len(batch.images) - len(images)
         return {"shard": "", "embedded": 0, "rejected": len(images), "reused": reused}
 
-    processed = process_images(services, images, min_side=embedder.min_side)
-    pixels = [item.pixels for item in processed if not isinstance(item, RejectedImage)]
+    processed: list[Processed | RejectedImage] = []
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        """Of each picture as it is decoded: an embedder elsewhere is asked meanwhile."""
+        size = len(images)
+        for item in process_each(services, images, min_side=embedder.min_side, at_once=size):
+            processed.append(item)
+            if not isinstance(item, RejectedImage):
+                yield item.pixels
+
     joint = services.open_joint(name, preprocess, batch.labeler) if batch.labeler else None
     if joint is None:
-        vectors = embedder.embed(pixels).astype(np.float16)
+        vectors = embedder.embed(pixels()).astype(np.float16)
     else:
-        features, answers = joint.embed_and_label(pixels)
+        features, answers = joint.embed_and_label(list(pixels()))
         vectors = features.astype(np.float16)
         # Before the vectors: an image with a stored vector has its labels stored too.
         store_labels(services, joint.labeler, images, processed, answers)

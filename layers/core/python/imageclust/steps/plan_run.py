@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from imageclust import keys
 from imageclust.clustering import ClusteringConfig, check_bounds
-from imageclust.costs import Cached, Place, embeds_in_batch, estimate, within_budget
+from imageclust.costs import Cached, Place, dollars, embeds_in_batch, estimate, within_budget
 from imageclust.descriptions.words import counted
 from imageclust.errors import InvalidInput, NotFound, Permanent
 from imageclust.labels.request import LabelRequest
@@ -30,6 +30,7 @@ _CHUNK = 2_000  # files hashed between two looks at the clock
 _CHUNK_BYTES = 4_000_000_000  # and bytes of them, which take a minute or two
 _LEAST_LABEL_BATCH = 16
 _BATCH_BYTES = 200_000  # of the 256 KB that Step Functions hands to a state
+_LEAST_EMBED_BATCH = 8
 _READERS = 8  # S3 reads wait for the network, local ones for the disk
 
 
@@ -146,8 +147,7 @@ def plan_run(
             "model": f"{config.embedder}/{config.preprocess}",
             "labeler": asked if every is not None and joint is not None else "",
             "manifest": {"bucket": bucket, "key": keys.manifest_key(run_id, "embed")},
-            "batch": services.settings.embed_batch,
-            "concurrency": services.settings.map_concurrency,
+            "prepare_concurrency": services.settings.map_concurrency,
         },
         "label": {
             "placement": "lambda" if to_label else "none",
@@ -222,27 +222,49 @@ def _most_in_a_batch(images: Sequence[ImageRef]) -> int:
 
 
 def _place_embedding(services: Services, config: RunConfig, images: Sequence[ImageRef]) -> JSON:
-    """Where the images are embedded and why.
+    """Where the images are embedded and why, how many a call and how many calls at once.
 
     ``parts`` are what the first image ids of each batch inference job begin with.
     """
     settings, count, named = services.settings, len(images), counted(len(images), "image")
     batch = services.open_batch_embedder(config.embedder)
-    place: JSON = {"placement": "lambda", "jobs": 0, "parts": []}
+    place: JSON = {
+        "placement": "lambda",
+        "jobs": 0,
+        "parts": [],
+        "batch": settings.embed_batch,
+        "concurrency": settings.map_concurrency,
+    }
     if count == 0:
         return {**place, "placement": "none", "why": "every vector is already stored"}
     if batch is not None:
-        least = settings.bedrock_batch_minimum
-        if config.embed == "on_demand":
-            return {**place, "why": "the run asks for embeddings on demand"}
-        if not embeds_in_batch(count, config, settings):
-            return {**place, "why": f"{named}, below the {least} of a batch inference job"}
+        place["concurrency"] = functions = settings.bedrock_embed_functions
+        least, saving = settings.bedrock_batch_minimum, settings.embed_batch_saving_usd
+        prices, _ = Place.of(settings).priced().in_region(settings.aws_region)
+        if not embeds_in_batch(count, config, settings, prices=prices):
+            # Few images go to all functions too: each has its share of the rate.
+            share = max(min(_LEAST_EMBED_BATCH, settings.embed_batch), math.ceil(count / functions))
+            place["batch"] = min(settings.embed_batch, share)
+            if config.embed == "on_demand":
+                why = "the run asks for embeddings on demand"
+            elif count < least:
+                why = f"{named}, below the {least} of a batch inference job"
+            else:
+                why = f"{named}: batch inference would save less than {dollars(saving)}"
+            return {**place, "why": why}
         size = settings.embed_batch  # a part ends where a batch of the map does
         jobs = math.ceil(count / (batch.records_a_job // size * size))
         step = math.ceil(count / jobs / size) * size
         parts = [image.image_id[:16] for image in images[::step]]
-        why = f"{named}: batch inference from {least}, at half the price"
-        return {"placement": "bedrock_batch", "jobs": len(parts), "parts": parts, "why": why}
+        asked = "as the run asks" if config.embed == "batch" else f"saves {dollars(saving)} or more"
+        why = f"{named} by batch inference, at half the price: {asked}"
+        return {
+            **place,
+            "placement": "bedrock_batch",
+            "jobs": len(parts),
+            "parts": parts,
+            "why": why,
+        }
     if settings.gpu_enabled and count >= settings.gpu_from:
         jobs = min(10, math.ceil(count / settings.gpu_images_a_job))
         why = f"{named}, and GPU jobs take over from {settings.gpu_from}"

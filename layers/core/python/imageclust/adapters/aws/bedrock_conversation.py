@@ -96,7 +96,7 @@ def _ask(
     def converse(request: JSON) -> Mapping[str, Any]:
         def once() -> Mapping[str, Any]:
             with translated(f"Bedrock model {conversation.model_id}", invalid=_Refused):
-                return clients.converse.converse(modelId=conversation.model_id, **request)
+                return clients.bedrock_runtime.converse(modelId=conversation.model_id, **request)
 
         return clients.converse_pace.call(once, attempts=_ATTEMPTS, out_of_time=out_of_time)
 

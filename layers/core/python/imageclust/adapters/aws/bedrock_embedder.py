@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,17 @@ from imageclust.adapters.aws.bedrock_jobs import (
 )
 from imageclust.adapters.aws.clients import Clients
 from imageclust.adapters.aws.failures import code_of, translated
+from imageclust.adapters.aws.pacing import Pace
 from imageclust.adapters.aws.pictures import jpeg_within
 from imageclust.costs import embedding_figure
 from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, UnknownModel
 from imageclust.models import JSON, parse_json_lines
 
-_THREADS = 8
+_ATTEMPTS = 8
+# One answer takes about a third of a second; so many requests under way reach the rate, also while
+# some of the threads wait to try again.
+_SECONDS_A_CALL = 1.2
+_MAX_THREADS = 32
 _MIN_SIDE, _MAX_SIDE = 50, 2048
 # Far below what the models take: pictures come with a short side of 512 px, where this is more
 # than quality 92 needs, and it bounds what a batch job's records weigh.
@@ -88,11 +94,19 @@ class BedrockEmbedder:
         model_id: Titan Multimodal Embeddings G1 or Nova Multimodal Embeddings, with or without
             the prefix of a region.
         dimension: length of the vectors, one that the model offers.
+        per_second: requests a second of this process; the account's quota is shared by all.
     """
 
     min_side = 512
 
-    def __init__(self, clients: Clients, model_id: str, *, dimension: int = 1024) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        model_id: str,
+        *,
+        dimension: int = 1024,
+        per_second: float = 30.0,
+    ) -> None:
         found = next((m for name, m in _MODELS.items() if model_id.endswith(name)), None)
         if found is None:
             raise UnknownModel(
@@ -106,12 +120,14 @@ class BedrockEmbedder:
         self._clients = clients
         self.model_id = model_id
         self._model = found
+        self._pace = Pace(per_second)
+        self._threads = min(_MAX_THREADS, max(1, math.ceil(per_second * _SECONDS_A_CALL)))
         self.dimension = dimension
         purpose = f"-{_PURPOSE.lower()}" if found.name.startswith("nova") else ""
         self.key = f"bedrock-{found.name}-{dimension}{purpose}-s{self.min_side}-v3"
 
-    def embed(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """``(n, dimension)`` float32, L2-normalised; a few requests at a time.
+    def embed(self, images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """``(n, dimension)`` float32, L2-normalised; a few requests at a time, from the first on.
 
         The row of a picture that the model refuses is NaN.
 
@@ -138,11 +154,11 @@ class BedrockEmbedder:
         """Note what a batch inference job was paid for."""
         self._clients.meter.add(f"batch_{embedding_figure(self.model_id)}", images)
 
-    def _rows(self, make: Callable[[Any], JSON], items: Sequence[Any]) -> NDArray[np.float32]:
-        if not len(items):
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        with ThreadPoolExecutor(min(_THREADS, len(items))) as pool:
+    def _rows(self, make: Callable[[Any], JSON], items: Iterable[Any]) -> NDArray[np.float32]:
+        with ThreadPoolExecutor(self._threads) as pool:
             rows = list(pool.map(lambda item: self._embed(make, item), items))
+        if not rows:
+            return np.zeros((0, self.dimension), dtype=np.float32)
         refused = [row for row in rows if isinstance(row, InvalidInput)]
         if len(refused) == len(rows) and isinstance(
             self._embed(self.request, _PLAIN), InvalidInput
@@ -175,6 +191,9 @@ class BedrockEmbedder:
         return row
 
     def _ask(self, body: JSON) -> bytes:
+        return self._pace.call(lambda: self._invoke(body), attempts=_ATTEMPTS)
+
+    def _invoke(self, body: JSON) -> bytes:
         try:
             with translated(f"Bedrock model {self.model_id}", refused={"ValidationException"}):
                 answer = self._clients.bedrock_runtime.invoke_model(

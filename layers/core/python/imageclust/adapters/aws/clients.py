@@ -30,8 +30,8 @@ class Clients:
     Args:
         region: the region; None takes it from the environment.
         converse_per_second: requests a second to models of text, over all threads.
-        retry_attempts: calls that botocore makes at most for one request (Rekognition has its
-            own, paced retries).
+        retry_attempts: calls that botocore makes at most for one request (Rekognition and the
+            models of Bedrock have their own, paced retries).
     """
 
     def __init__(
@@ -80,14 +80,7 @@ class Clients:
 
     @cached_property
     def bedrock_runtime(self) -> "BedrockRuntimeClient":
-        with self._lock:
-            return self._session.client(
-                "bedrock-runtime", config=self._config(read=120, adaptive=True)
-            )
-
-    @cached_property
-    def converse(self) -> "BedrockRuntimeClient":
-        # One attempt: ``converse_pace`` retries in its own turns, which count every request.
+        # One attempt: paces retry in their own turns, which count every request.
         with self._lock:
             config = self._config(read=120, attempts=1, connections=64)
             return self._session.client("bedrock-runtime", config=config)
