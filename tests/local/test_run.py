@@ -372,11 +372,12 @@ def test_another_collection_reuses_the_same_pictures(cli: Cli, make_photos: Make
     assert cli.record()["images"]["to_embed"] == 0
 
 
-def test_a_torn_shard_is_embedded_again(cli: Cli, make_photos: MakePhotos) -> None:
+@pytest.mark.parametrize("part", ["*.npy", "*.jsonl"])
+def test_a_torn_shard_is_embedded_again(cli: Cli, make_photos: MakePhotos, part: str) -> None:
     photos = make_photos()
     cli.run(photos)
     before = cli.rows()
-    shard = next((cli.home / "data" / "vectors").rglob("*.npy"))
+    shard = next((cli.home / "data" / "vectors").rglob(part))
     shard.write_bytes(shard.read_bytes()[:-40])
     assert cli.run(photos)[0] == 0
     assert cli.record()["images"]["to_embed"] > 0

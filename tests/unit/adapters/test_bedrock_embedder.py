@@ -1,12 +1,16 @@
 """Embedding with Bedrock when it does not go well: one bad picture, no access, a busy service."""
 
+import io
 import json
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from imageclust.adapters.aws.bedrock_embedder import BedrockBatchEmbedder, BedrockEmbedder
 from imageclust.adapters.aws.bedrock_jobs import BedrockJobs
 from imageclust.adapters.aws.clients import Clients
@@ -96,6 +100,27 @@ def test_every_request_keeps_to_the_pace_retries_too(
     bedrock.throttle_next = 1000
     with pytest.raises(Throttled):
         embedder.embed([grey(90)])
+
+
+def test_a_quota_that_is_exceeded_is_waited_for(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = BedrockEmbedder(clients, MODELS[0], dimension=256)
+    monkeypatch.setattr(embedder._pace, "sleep", lambda _: None)
+    answers = [ClientError(error("ServiceQuotaExceededException"), "InvokeModel")]
+
+    def invoke_model(**_: object) -> dict[str, Any]:
+        if answers:
+            raise answers.pop()
+        return {"body": io.BytesIO(json.dumps({"embedding": [1.0] * 256}).encode())}
+
+    service = SimpleNamespace(invoke_model=invoke_model)
+    monkeypatch.setattr(clients, "bedrock_runtime", service)
+    np.testing.assert_allclose(embedder.embed([grey(90)]), 1 / 16)
+
+
+def error(code: str) -> Any:
+    return {"Error": {"Code": code, "Message": "later"}}
 
 
 def test_requests_go_out_while_pictures_are_still_being_decoded(

@@ -157,11 +157,15 @@ def store_shard(
             reason = row["rejected"]["reason"]
             pointer = {"pk": pointer["pk"], "sk": keys.run_sk(run), "reason": reason}
         pointers.append(pointer)
+    told_of = to_json_lines(sidecar)
+    for pointer in pointers:
+        if "shard" in pointer:
+            pointer["sidecar"] = len(told_of)
     bucket = services.settings.data_bucket
     services.store.write(keys.join_uri(bucket, keys.vector_key(embedder, shard)), data)
     services.store.write(
         keys.join_uri(bucket, keys.sidecar_key(embedder, shard)),
-        to_json_lines(sidecar),
+        told_of,
         content_type="application/jsonl",
     )
     services.table.put_many(pointers)

@@ -153,7 +153,10 @@ def _each(uris: Sequence[str], services: Services, parse: Callable[[bytes], _T])
         try:
             return parse(services.store.read(uri))
         except ValueError as error:
-            raise CorruptData(f"the shard {uri} does not read back: {error}") from error
+            raise CorruptData(
+                f"the shard {uri} does not read back: remove it, and the next run embeds its "
+                f"images anew ({error})"
+            ) from error
 
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(uris), _WINDOW):

@@ -54,8 +54,14 @@ def without_vectors(
         if shard is None:  # rejected before: the same bytes would be rejected again
             return True
         if shard not in whole:
-            uri = keys.join_uri(services.settings.data_bucket, keys.vector_key(embedder, shard))
-            whole[shard] = services.store.size(uri) == pointer["size"]
+            bucket = services.settings.data_bucket
+            whole[shard] = all(
+                services.store.size(keys.join_uri(bucket, key)) == size
+                for key, size in (
+                    (keys.vector_key(embedder, shard), pointer["size"]),
+                    (keys.sidecar_key(embedder, shard), pointer.get("sidecar")),
+                )
+            )
         return whole[shard]
 
     return [image for image in images if not stored(image)]

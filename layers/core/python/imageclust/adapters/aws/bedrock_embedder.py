@@ -24,7 +24,14 @@ from imageclust.adapters.aws.failures import code_of, translated
 from imageclust.adapters.aws.pacing import Pace
 from imageclust.adapters.aws.pictures import jpeg_within
 from imageclust.costs import embedding_figure
-from imageclust.errors import CorruptData, InvalidInput, NotFound, Permanent, UnknownModel
+from imageclust.errors import (
+    CorruptData,
+    InvalidInput,
+    NotFound,
+    Permanent,
+    Throttled,
+    UnknownModel,
+)
 from imageclust.models import JSON, parse_json_lines
 
 _ATTEMPTS = 8
@@ -204,8 +211,10 @@ class BedrockEmbedder:
                 )
                 return answer["body"].read()
         except Permanent as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and code_of(cause) == "AccessDeniedException":
+            code = code_of(error.__cause__) if isinstance(error.__cause__, ClientError) else ""
+            if code == "ServiceQuotaExceededException":  # InvokeModel's other word for it
+                raise Throttled(str(error)) from error
+            if code == "AccessDeniedException":
                 raise UnknownModel(
                     f"The Bedrock model {self.model_id} is not open to this account here: ask for "
                     f"access to it in the Bedrock console of this region, or choose another "
