@@ -7,5 +7,7 @@ from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    with metered(services(), "ClusterImages", event):
-        return cluster_images(services(), ClusterRequest.from_json(event))
+    with metered(services(), "ClusterImages", event) as done:
+        answer = cluster_images(services(), ClusterRequest.from_json(event))
+        done["complete"] = answer["complete"]
+        return answer

@@ -9,7 +9,8 @@ from imageclust.wiring import services
 
 def handler(event: JSON, _context: object) -> JSON:
     batch = EmbedBatch.from_json(event)
-    with metered(services(), "Embed", event):
+    with metered(services(), "Embed", event) as done:
         if batch.prepare:
             return prepare_batch(services(), batch)
+        done["images"] = len(batch.images)
         return collect_batch(services(), batch) if batch.parts else embed_batch(services(), batch)

@@ -7,5 +7,7 @@ from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    with metered(services(), "Label", event):
-        return label_batch(services(), LabelBatch.from_json(event))
+    batch = LabelBatch.from_json(event)
+    with metered(services(), "Label", event) as done:
+        done["images"] = len(batch.images)
+        return label_batch(services(), batch)

@@ -7,5 +7,7 @@ from imageclust.wiring import services
 
 
 def handler(event: JSON, _context: object) -> JSON:
-    with metered(services(), "PlanRun", event):
-        return plan_run(services(), RunRequest.from_json(event))
+    with metered(services(), "PlanRun", event) as done:
+        answer = plan_run(services(), RunRequest.from_json(event))
+        done.update(complete=answer["complete"], counted=answer["images"])
+        return answer

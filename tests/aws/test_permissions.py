@@ -421,6 +421,10 @@ def test_the_gpu_job(used: set[Need], cloud: Cloud, make_photos: Callable[..., P
     arguments += ["--model", embed["model"], "--labeler", embed["labeler"], "--manifest", manifest]
     assert within("GpuJob", batch.main)([str(each) for each in arguments]) == 0
     assert refused(used) == []
+    (paid,) = cloud.services.table.query(
+        keys.usage_pk(request["run_id"]), prefix="EmbedOnGpu"
+    ).items
+    assert paid["done"] == {"images": 8}
     assert Need("GpuJob", "s3:GetObject", OWN_MODEL) in used
     assert {"vectors", "labels", "thumbnails"} <= {
         need.resource.split("/")[1] for need in used if need.action == "s3:PutObject"

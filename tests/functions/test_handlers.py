@@ -21,6 +21,7 @@ from imageclust.wiring import Services
 
 from functions import cluster, publish
 from local.workflows import workflow_file
+from tests.functions.test_api import call as call_api
 
 CONTRACTS = {
     path.stem: json.loads(path.read_text())
@@ -89,6 +90,9 @@ def test_the_states_one_after_the_other(
     assert done["embedded"] == 15
     again = call("Embed", {"BatchInput": batch, "Items": items})
     assert again["reused"] == 15
+    assert call_api("GET", f"/v1/runs/{request['run_id']}")[1]["progress"] == {
+        "done": ["PlanRun"], **plan["images"], "embedded": 15, "labelled": 0,
+    }  # fmt: skip
     clusters = call("ClusterImages", {**base, "plan": plan})
     assert clusters["clusters"] == 3
     assert call("ClusterImages", {**base, "plan": plan}) == clusters

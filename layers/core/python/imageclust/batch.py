@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from imageclust.models import ImageRef, parse_json_lines
 from imageclust.steps.embed import EmbedBatch, embed_batch
+from imageclust.steps.usage import metered
 from imageclust.wiring import Services, services
 
 _BATCH = 256  # images a shard: enough to fill a GPU, few enough to lose little on interruption
@@ -58,7 +59,9 @@ def embed_manifest(
     done = {"embedded": 0, "rejected": 0, "reused": 0}
     for start in range(0, len(mine), _BATCH):
         images = tuple(mine[start : start + _BATCH])
-        answer = embed_batch(services, EmbedBatch(run_id, model[0], images, model[1]))
+        with metered(services, "EmbedOnGpu", {"run_id": run_id, "first": images[0].uri}) as told:
+            told["images"] = len(images)
+            answer = embed_batch(services, EmbedBatch(run_id, model[0], images, model[1]))
         for name in done:
             done[name] += answer[name]
     return done

@@ -15,7 +15,7 @@ from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import JSON
 from imageclust.ports import Page, Table
 from imageclust.steps.start_run import collection_of, run_record
-from imageclust.steps.usage import cost_of_run
+from imageclust.steps.usage import cost_of_run, progress_of
 from imageclust.wiring import Services
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ class RunView:
     """A run: state, configuration, progress, counts, and for a failed one why and what to do.
 
     ``exports`` are links by file name, given when one run is asked for and it succeeded.
+    ``progress`` is given when one run is asked for while it runs: the states that are ``done``,
+    and numbers of images: ``seen``, ``to_embed`` and ``embedded``, ``to_label`` and ``labelled``.
     ``same_as`` is the run before, when nothing had changed since: clusters and files are its own.
     """
 
@@ -216,7 +218,11 @@ def get_run(services: Services, run_id: str) -> RunView:
     """Raises NotFound."""
     item = _run_item(services.table, run_id)
     if item["state"] == "RUNNING":
-        item = {**item, "cost": cost_of_run(services, run_id)}
+        item = {
+            **item,
+            "cost": cost_of_run(services, run_id),
+            "progress": progress_of(services, run_id),
+        }
     links = {
         name: services.links.download(uri) for name, uri in run_exports(services, item).items()
     }
