@@ -112,9 +112,13 @@ def test_same_bits_whatever_the_number_of_threads():
 
 
 @pytest.mark.slow
-def test_fifty_thousand_rows_take_bounded_processor_time():
-    rows, truth = groups(50, 1000, d=64)
-    started = time.process_time()
-    flat = tsne_map(rows, np.arange(0, 50_000, 125), seed=0)
-    assert time.process_time() - started < 60
-    assert agreement(flat, truth) > 0.9
+def test_fifty_thousand_rows_take_little_more_processor_time_than_ten_thousand():
+    """The exemplars take it, as many of them in both; without them it would be 25 times more."""
+    spent = []
+    for each in (200, 1000):
+        rows, truth = groups(50, each, d=64)
+        started = time.process_time()
+        flat = tsne_map(rows, np.arange(0, len(rows), len(rows) // 400), seed=0)
+        spent.append(time.process_time() - started)
+        assert agreement(flat, truth) > 0.9
+    assert spent[1] < 5 * spent[0]
