@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from imageclust import keys
 from imageclust.errors import RejectedImage
-from imageclust.models import JSON, RunConfig
+from imageclust.labels import Label
+from imageclust.models import JSON, ImageRef, RunConfig
+from imageclust.ports import Labelled
 from imageclust.steps import start_run as runs
 from imageclust.steps.embed import EmbedBatch, embed_batch
-from imageclust.steps.gather import gather
+from imageclust.steps.gather import gather, read_answers
 from imageclust.steps.ingest import ensure_collection
-from imageclust.steps.pictures import failure_as_rejection
+from imageclust.steps.pictures import failure_as_rejection, store_labels
 from imageclust.wiring import Services
 
 from functions import embed
@@ -136,6 +138,35 @@ def test_a_fault_of_the_store_is_not_a_property_of_the_image(services: Services)
         "shard": keys.shard_id([batch.images[1].image_id]),
         "embedded": 1, "rejected": 0, "reused": 1,
     }  # fmt: skip
+
+
+def test_runs_that_embed_the_same_at_once_do_not_mix_their_vectors(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither finds anything stored; one of them cannot read a file that the other read."""
+    batch = EmbedBatch.from_json(payload(services, "a.jpg", "b.jpg", "c.jpg"))
+    monkeypatch.setattr(
+        "imageclust.steps.embed.without_vectors", lambda _services, images, _key: list(images)
+    )
+    ids = [image.image_id for image in batch.images]
+    key = services.open_embedder("builtin", "default").key
+    assert embed_batch(services, batch)["embedded"] == 3
+    before = gather(services, ids, key, run="r").vectors
+    services.store.path(batch.images[0].uri).unlink()
+    assert embed_batch(services, batch)["embedded"] == 2
+    np.testing.assert_array_equal(gather(services, ids, key, run="r").vectors, before)
+
+
+def test_runs_that_label_the_same_at_once_do_not_lose_labels(services: Services) -> None:
+    """One of them is refused a picture that the other got labels for."""
+    images = [ImageRef(name * 64, f"s3://uploads/c/{name}.jpg", 1) for name in "ab"]
+    sand = Labelled(labels=(Label("Sand", 90.0),))
+    for second in (sand, Labelled(error="throttled")):
+        store_labels(services, "labeler", images, [None, None], [sand, second])
+    assert set(read_answers(services, ["a" * 64, "b" * 64], "labeler").labels) == {
+        "a" * 64,
+        "b" * 64,
+    }
 
 
 def test_a_file_that_changed_since_the_plan_poisons_nothing(services: Services) -> None:

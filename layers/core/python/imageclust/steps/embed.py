@@ -1,8 +1,8 @@
 """Embed: one batch of images to one shard of vectors, a thumbnail and facts an image.
 
 Order of writes makes a kill harmless: thumbnails, vectors, sidecar, and last the pointers that
-make the shard count. The shard's name follows from its images, so a repeat overwrites like with
-like.
+make the shard count. The shard's name follows from the images it holds, so a repeat overwrites
+like with like.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def store_shard(
         for row in rows
     ]
     vectors = vectors[usable]
-    shard = keys.shard_id(row["image_id"] for row in rows)
+    # Not of the rejected: another run, which could read what this one could not, would write over.
+    shard = keys.shard_id(row["image_id"] for row in rows if "rejected" not in row)
     data = npy_bytes(vectors)
     sidecar: list[JSON] = []
     pointers: list[JSON] = []

@@ -138,13 +138,13 @@ def _label(services: Services, labeler: Labeler, name: str, image_ids: Sequence[
         label_row(image_id, answer)
         for image_id, answer in zip(image_ids, labeler.label(pictures), strict=True)
     ]
-    shard = keys.shard_id(image_ids)
+    known = [row["image_id"] for row in rows if not row["error"]]
+    shard = keys.shard_id(known)
     uri = keys.join_uri(bucket, keys.label_key(name, shard))
     services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
     services.table.put_many(
-        {"pk": keys.label_pk(name, row["image_id"]), "sk": keys.POINTER_SK, "shard": shard}
-        for row in rows
-        if not row["error"]
+        {"pk": keys.label_pk(name, image_id), "sk": keys.POINTER_SK, "shard": shard}
+        for image_id in known
     )
 
 

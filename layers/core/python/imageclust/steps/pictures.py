@@ -166,9 +166,8 @@ def store_labels(
     gets no pointer, so the next run asks again; one that cannot be decoded is not asked for again.
     """
     answered = iter(answers)
-    shard = keys.shard_id(image.image_id for image in images)
     rows: list[JSON] = []
-    pointers: list[JSON] = []
+    known: list[str] = []
     for image, item in zip(images, processed, strict=True):
         if isinstance(item, RejectedImage):
             answer = Labelled(error=item.reason)
@@ -178,15 +177,14 @@ def store_labels(
             asked_again = bool(answer.error)
         rows.append(label_row(image.image_id, answer))
         if not asked_again:
-            pointers.append(
-                {
-                    "pk": keys.label_pk(labeler, image.image_id),
-                    "sk": keys.POINTER_SK,
-                    "shard": shard,
-                }
-            )
+            known.append(image.image_id)
+    # Not of the refused: another run, which was given their labels, would lose them.
+    shard = keys.shard_id(known)
     uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
     services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
-    services.table.put_many(pointers)
+    services.table.put_many(
+        {"pk": keys.label_pk(labeler, image_id), "sk": keys.POINTER_SK, "shard": shard}
+        for image_id in known
+    )
     failed = sum(bool(row["error"]) for row in rows)
     return {"shard": shard, "labelled": len(rows) - failed, "failed": failed}
