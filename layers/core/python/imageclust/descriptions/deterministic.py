@@ -45,6 +45,8 @@ _MANY = 20
 _SECOND = 0.4
 # A label of so many pictures names a group even if other groups have it too.
 _BROAD_SHARE = 0.5
+# Shares of fewer pictures are told of no pictures: "half of these 3" is nonsense.
+_FEW = 5
 # Where a picture was taken is no thing it shows.
 _PLACES = frozenset({"indoors", "outdoors"})
 
@@ -96,7 +98,7 @@ class _Cluster:
 class DeterministicDescriber:
     """Names clusters after their telling labels, or after what can be seen without labels."""
 
-    key = "deterministic-2"
+    key = "deterministic-3"
 
     def describe(
         self,
@@ -291,6 +293,9 @@ def _phrase(cluster: _Cluster) -> str:
     first = cluster.facts[0]
     if size == 1:
         return _cut(f"One picture, labelled {in_sentence(first.name)}.", PHRASE_LENGTH)
+    if size < _FEW:
+        start = f"{counted(size, 'picture')}, labelled {in_sentence(first.name)}"
+        return _cut(f"{start}; {look}." if look else f"{start}.", PHRASE_LENGTH)
     start = f"{_about(first.share)} of {these} show {plural(first.name)}"
     for ending in (*_more(cluster, first), *([f"; {look}"] if look else [])):
         if len(start) + len(ending) < PHRASE_LENGTH:
