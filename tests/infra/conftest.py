@@ -9,6 +9,8 @@ from tests.infra import from_template
 
 # The CDK works on Node 20, which its makers no longer support, and says so at each start.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
+# By default it unpacks its packages under the tester's home, which may be read-only.
+os.environ.setdefault("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(from_template.JSII_CACHE))
 
 
 @pytest.fixture(scope="session")

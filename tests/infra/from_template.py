@@ -7,7 +7,6 @@ Tests elsewhere make their buckets and tables from it, so neither can differ fro
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "synth"
+JSII_CACHE = ROOT / "build" / "jsii"
 HERE = Path(__file__).parent
 
 JSON = dict[str, Any]
@@ -145,7 +145,8 @@ def _synthesize(folder: Path) -> None:
     if node is None:
         raise RuntimeError("node is not on the PATH; the CDK needs Node 20 or newer")
     environment = {
-        "HOME": os.environ.get("HOME", str(folder)),
+        "HOME": str(folder),  # the tester's may be read-only
+        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(JSII_CACHE),
         "PATH": str(Path(node).parent),
         "PYTHONPATH": str(ROOT),
         "NODE_OPTIONS": f"--require={HERE / 'offline.cjs'}",
