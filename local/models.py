@@ -22,6 +22,8 @@ def list_models(options: argparse.Namespace) -> int:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         print("  ".join([*cells, row[6]]).rstrip())
+    if any(row[1] == "known" for row in rows):
+        print("A known model is fetched with 'imageclust models pull NAME'.", file=sys.stderr)
     return 0
 
 

@@ -262,6 +262,7 @@ def _summary(record: JSON, out: Path) -> str:
         f"{counted(counts['duplicates'], 'duplicate')}, {counts['rejected']:,} rejected{told}",
         f"embedder {record['models']['embedder']}, method {record['method']}, "
         f"{sum(record['seconds'].values()):.1f} s",
+        *([f"why rejected: see {out / 'assignments.csv'}"] if counts["rejected"] else []),
         *(f"note: {note}" for note in record["notes"]),
         f"gallery: {out / 'index.html'}",
     ]

@@ -99,7 +99,9 @@ def test_add_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "added tiny_colours (3 dimensions, MIT)" in capsys.readouterr().out
     (tmp_path / "home" / "models" / labels.name).unlink()
     assert main(["models", "list", *home]) == 0
-    told = capsys.readouterr().out.splitlines()
+    listed = capsys.readouterr()
+    assert "'imageclust models pull NAME'" in listed.err
+    told = listed.out.splitlines()
     assert told[0].split() == ["NAME", "STATE", "DIMENSION", "LABELS", "TEXT", "MB", "LICENCE"]
     assert told[1].startswith("builtin")
     (line,) = [x for x in told if x.startswith("tiny_colours")]

@@ -107,6 +107,7 @@ def test_a_folder_becomes_named_clusters(cli: Cli, make_photos: MakePhotos) -> N
     code, told, _ = cli.run(photos, "--clusters", "3")
     assert code == 0
     assert str(cli.out / "index.html") in told
+    assert "why rejected" not in told
     rows = cli.rows()
     assert list(rows[0]) == [
         "path", "image_id", "status", "cluster_id", "rank", "duplicate_of", "reason",
@@ -409,7 +410,9 @@ def test_what_is_no_picture_is_rejected_with_a_reason(cli: Cli, make_photos: Mak
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 3])
     (photos / "text.jpg").write_text("<script>alert(1)</script>")
-    assert cli.run(photos)[0] == 0
+    code, told, _ = cli.run(photos)
+    assert code == 0
+    assert f"why rejected: see {cli.out / 'assignments.csv'}\n" in told
     assert_conserved(cli, 21)
     reasons = {row["path"]: row["reason"] for row in cli.rows() if row["status"] == "rejected"}
     assert set(reasons) == {"empty.jpg", "cut.jpg", "text.jpg"}
