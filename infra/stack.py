@@ -47,6 +47,7 @@ class ImageclustStack(Stack):
             event_bus=bus.event_bus_name,
             quiet_seconds=str(settings.quiet_seconds),
             max_upload_bytes=str(settings.max_upload_bytes),
+            cluster_memory_mb=str(settings.cluster_memory_mb),
             map_concurrency=str(settings.map_concurrency),
             label_concurrency=str(settings.label_concurrency),
             gpu_enabled=str(settings.gpu).lower(),

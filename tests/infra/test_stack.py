@@ -218,6 +218,7 @@ def test_environment_reads_back(template: JSON) -> None:
     plain = {name: value for name, value in variables.items() if isinstance(value, str)}
     settings = Settings.from_environment(plain)
     assert settings.map_concurrency == 100
+    assert settings.cluster_memory_mb == _functions(template)["cluster"]["MemorySize"]
     assert settings.gpu_enabled is False
     assert settings.rekognition_per_second == 50.0
 

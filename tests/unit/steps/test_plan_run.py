@@ -1,5 +1,6 @@
 """PlanRun: which files, which images, and what is left to do."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from imageclust.clustering import ClusteringConfig
 from imageclust.errors import InvalidInput, NotFound
 from imageclust.models import FileSeen, ImageRef, RunConfig, RunRequest, to_json_lines
 from imageclust.steps.gather import read_files
-from imageclust.steps.plan_run import _most_in_a_batch, clustering_config, plan_run
+from imageclust.steps.plan_run import _check_memory, _most_in_a_batch, clustering_config, plan_run
 from imageclust.wiring import Services
 
 from tests.conftest import jpeg, picture
@@ -128,3 +129,21 @@ def test_a_batch_of_long_names_fits_into_a_state() -> None:
     assert 64 <= most < 500
     assert len(to_json_lines([image.to_json() for image in images[:most]])) < 256 * 1024
     assert _most_in_a_batch([ImageRef("a" * 64, "s3://uploads/holiday/1.jpg", 1)]) > 500
+
+
+def test_more_images_than_the_memory_holds_are_refused_before_anything_is_paid(
+    services: Services,
+) -> None:
+    upload(services, 4)
+    config = RunConfig.from_json(PLAIN)
+    dimension = services.open_embedder("builtin", "default").dimension
+    small = replace(services.settings, cluster_memory_mb=1)
+    _check_memory(30, dimension, config, small)
+    with pytest.raises(InvalidInput, match=r"memory of ClusterImages .* set sample to 0\.\d+ or"):
+        _check_memory(1_000, dimension, config, small)
+    # A million pictures of the usual model, in the largest function that there is.
+    large = replace(services.settings, cluster_memory_mb=10_240)
+    with pytest.raises(InvalidInput, match="1,000,000 images with vectors of 1,280 numbers"):
+        _check_memory(1_000_000, 1_280, config, large)
+    _check_memory(50_000, 2_048, config, large)
+    _check_memory(1_000_000, 1_280, config, services.settings)  # on one machine: its own affair

@@ -32,6 +32,7 @@ class Settings:
     ``bedrock_batch_minimum`` is the fewest records of a batch inference job; 0 means never.
     ``embed_batch_saving_usd`` is what batch inference must save for a run to wait for it.
     ``prices`` is a JSON object of figures that replace those of the price file.
+    ``cluster_memory_mb`` is the memory of ClusterImages; 0: this machine's, whatever it is.
     ``aws_lambda_function_memory_size``, in MB, is set by Lambda itself; 0 elsewhere.
     """
 
@@ -55,6 +56,7 @@ class Settings:
     gpu_images_a_job: int = 100_000
     device: str = "cpu"
     decode_workers: int = 0
+    cluster_memory_mb: int = 0
     map_concurrency: int = 100
     label_concurrency: int = 5
     plan_seconds: int = 600

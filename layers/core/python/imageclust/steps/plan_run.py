@@ -29,6 +29,8 @@ from imageclust.wiring import Services
 _CHUNK = 2_000  # files hashed between two looks at the clock
 _CHUNK_BYTES = 4_000_000_000  # and bytes of them, which take a minute or two
 _LEAST_LABEL_BATCH = 16
+_VECTOR_COPIES = 3  # float32: as gathered, as clustered, as stored
+_FACTS_BYTES = 6_000  # of an image, in Python's objects
 _BATCH_BYTES = 200_000  # of the 256 KB that Step Functions hands to a state
 _LEAST_EMBED_BATCH = 8
 _READERS = 8  # S3 reads wait for the network, local ones for the disk
@@ -47,8 +49,8 @@ def plan_run(
         keep: paths of files that stay in whatever the sample leaves out.
 
     Raises:
-        InvalidInput: no files, an unknown model, a keeper that is no file, or bounds that no
-            clustering can meet.
+        InvalidInput: no files, an unknown model, a keeper that is no file, bounds that no
+            clustering can meet, or more images than its memory holds.
     """
     deadline = clock() + services.settings.plan_seconds
     # Frozen here: a model that is installed while the run is under way changes nothing of it.
@@ -74,6 +76,7 @@ def plan_run(
     files = _sample(files, config, {*keep, *kept_paths(files, config.keepers)})
     images = _distinct(files)
     check_bounds(len(images), clustering_config(config))
+    _check_memory(len(images), embedder.dimension, config, services.settings)
 
     to_embed = without_vectors(services, images, embedder.key)
     notes: tuple[str, ...] = ()
@@ -159,6 +162,19 @@ def plan_run(
             "concurrency": services.settings.label_concurrency,
         },
     }
+
+
+def _check_memory(images: int, dimension: int, config: RunConfig, settings: Settings) -> None:
+    """Refuse what ClusterImages cannot hold in any case, before anything is paid for."""
+    least = _VECTOR_COPIES * 4 * dimension + _FACTS_BYTES
+    most = settings.cluster_memory_mb * 1024**2 // least
+    if settings.cluster_memory_mb and images > most:
+        share = math.floor(100 * config.sample * most / images) / 100
+        raise InvalidInput(
+            f"{images:,} images with vectors of {dimension:,} numbers do not fit into the memory "
+            f"of ClusterImages ({settings.cluster_memory_mb:,} MB), at most {most:,} do: set "
+            f"sample to {share:g} or less, split the collection, or run it on a machine of your own"
+        )
 
 
 def _check_describers(services: Services, config: RunConfig) -> None:
