@@ -164,6 +164,7 @@ def test_equal_sizes_when_both_bounds_agree(n):
         (10, {"min_size": 4, "clusters": 3}, "1 to 2 clusters"),
         (10, {"max_size": 3, "clusters": 2}, "4 to 10 clusters"),
         (10, {"min_size": 11}, "min_size 1 to 10"),
+        (1, {"clusters": 3}, "1 image cannot form 3 clusters; feasible: 1 to 1 cluster$"),
         (7, {"min_size": 4, "max_size": 5}, "max_size of at least 7, or min_size of at most 3"),
     ],
 )

@@ -54,15 +54,15 @@ def check_bounds(n: int, config: ClusteringConfig) -> None:
     low, high = _bounds(n, config)
     if config.min_size is not None and config.min_size > n:
         raise InfeasibleBounds(
-            f"min_size {config.min_size} is more than the {n} images there are; "
+            f"min_size {config.min_size} is more than the number of images, {n}; "
             f"feasible: min_size 1 to {n}"
         )
     if low > high:
         raise InfeasibleBounds(_no_split(n, config))
     if config.clusters is not None and not low <= config.clusters <= high:
         raise InfeasibleBounds(
-            f"{n} images cannot form {config.clusters} clusters{_sizes(config)}; "
-            f"feasible: {low} to {high} clusters"
+            f"{_many(n, 'image')} cannot form {_many(config.clusters, 'cluster')}{_sizes(config)}; "
+            f"feasible: {low} to {_many(high, 'cluster')}"
         )
 
 
@@ -120,6 +120,10 @@ def _check_values(n: int, config: ClusteringConfig) -> None:
         raise InvalidInput(f"weights must be three numbers of at least 0, got {weights}")
     if sum(weights) <= 0:
         raise InvalidInput("at least one of the three weights must be more than 0")
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
 
 
 def _sizes(config: ClusteringConfig) -> str:
