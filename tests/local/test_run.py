@@ -540,7 +540,7 @@ def test_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
 def test_a_folder_without_pictures(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").write_text("nothing to see")
-    assert "none of the 1 files" in refused(cli, tmp_path / "photos")
+    assert "no file in 'photos' is a picture that can be read" in refused(cli, tmp_path / "photos")
 
 
 def test_min_size_above_max_size(cli: Cli, make_photos: MakePhotos) -> None:

@@ -34,6 +34,7 @@ from imageclust.steps.exemplar_labels import (
 from imageclust.steps.gather import Gathered, gather, kept_paths, read_answers, read_files
 from imageclust.steps.plan_run import clustering_config
 from imageclust.steps.search_progress import SearchProgress
+from imageclust.steps.start_run import title_of
 from imageclust.wiring import Services
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def cluster_images(
     if not gathered.image_ids:
         reasons = sorted({*gathered.rejected.values(), *(f.reason for f in files if f.reason)})
         raise InvalidInput(
-            f"none of the {len(files)} files of '{request.collection}' is an image that can be "
-            f"read (for one: {reasons[0]})"
+            f"no file in '{title_of(services.table, request.collection)}' is a picture that can be "
+            f"read (seen: {len(files):,}, for one: {reasons[0]})"
         )
     copies, keep = NO_COPIES, list[str]()
     if config.duplicates == "confirmed":

@@ -24,6 +24,7 @@ from imageclust.settings import Settings
 from imageclust.steps.captions import count_captions
 from imageclust.steps.gather import kept_paths
 from imageclust.steps.pictures import REMOVED, image_id_of, without_labels, without_vectors
+from imageclust.steps.start_run import title_of
 from imageclust.wiring import Services
 
 _CHUNK = 2_000  # files hashed between two looks at the clock
@@ -70,8 +71,7 @@ def plan_run(
     if not complete:
         return {"complete": False, "images": {"seen": len(files)}}
     if not files:
-        item = services.table.get(keys.COLLECTIONS_PK, request.collection) or {}
-        title = item.get("title") or request.collection
+        title = title_of(services.table, request.collection)
         raise InvalidInput(f"there are no files in '{title}': put pictures there, then run again")
     files = _sample(files, config, {*keep, *kept_paths(files, config.keepers)})
     images = _distinct(files)

@@ -53,7 +53,7 @@ from imageclust.steps.gather import (
     read_files,
     read_rows,
 )
-from imageclust.steps.start_run import finish_run, run_record
+from imageclust.steps.start_run import finish_run, run_record, title_of
 from imageclust.steps.usage import cost_of_run, store_usage
 from imageclust.wiring import Services
 
@@ -196,7 +196,7 @@ def _publish(
     record: JSON = {
         "run_id": request.run_id,
         "collection": request.collection,
-        "title": _title(services, request.collection),
+        "title": title_of(services.table, request.collection),
         "state": "SUCCEEDED",
         "config": request.config.to_json(),
         "counts": counts.to_json(),
@@ -327,7 +327,7 @@ def _made_of(services: Services, request: PublishRequest) -> str:
     return digest_of(
         {
             "code": _code_digest(),
-            "title": _title(services, request.collection),
+            "title": title_of(services.table, request.collection),
             "files": hashlib.sha256(_read_list(services, request)).hexdigest(),
             "config": request.config.to_json(),
             "models": [plan["embedder"], plan["labeler"], plan["digests"], names["model"]],
@@ -372,12 +372,6 @@ def _exported(services: Services, run_id: str) -> str:
 
 def _summed(sizes: dict[str, int]) -> str:
     return digest_of(sizes)[:16]
-
-
-def _title(services: Services, collection: str) -> str:
-    """What people call the collection."""
-    item = services.table.get(keys.COLLECTIONS_PK, collection) or {}
-    return str(item.get("title") or collection)
 
 
 def versions() -> dict[str, str]:

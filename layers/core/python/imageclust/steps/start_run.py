@@ -368,6 +368,12 @@ def _collection(table: Table, name: str) -> JSON:
     return item
 
 
+def title_of(table: Table, collection: str) -> str:
+    """What people call the collection."""
+    item = table.get(keys.COLLECTIONS_PK, collection) or {}
+    return str(item.get("title") or collection)
+
+
 def run_record(table: Table, run_id: str) -> JSON | None:
     """What the table knows of a run. Raises NotFound for what cannot be a run id."""
     return table.get(keys.collection_pk(collection_of(run_id)), keys.run_sk(run_id))
