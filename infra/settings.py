@@ -95,6 +95,12 @@ class StackSettings(BaseSettings):
     max_upload_bytes: int = Field(
         default=100_000_000, ge=1, description="Largest file that a presigned upload accepts"
     )
+    max_megapixels: int = Field(
+        default=200,
+        ge=1,
+        le=400,
+        description="Pictures with more pixels are rejected before they are decoded",
+    )
     api_requests_per_second: int = Field(
         default=20, ge=1, description="Steady rate of the API; bursts may be twice that"
     )

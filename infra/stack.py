@@ -48,6 +48,7 @@ class ImageclustStack(Stack):
             quiet_seconds=str(settings.quiet_seconds),
             max_upload_bytes=str(settings.max_upload_bytes),
             cluster_memory_mb=str(settings.cluster_memory_mb),
+            max_megapixels=str(settings.max_megapixels),
             map_concurrency=str(settings.map_concurrency),
             label_concurrency=str(settings.label_concurrency),
             gpu_enabled=str(settings.gpu).lower(),

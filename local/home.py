@@ -4,9 +4,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from imageclust.wiring import Services, local_services
+from imageclust.errors import InvalidInput
+from imageclust.wiring import LOCAL_SETTINGS, Services, local_services
 
 from local.runner import Event
 from local.workflows import LocalWorkflows
@@ -14,6 +16,8 @@ from local.workflows import LocalWorkflows
 FAILURES = "failures.log"
 HOME_VARIABLE = "IMAGECLUST_HOME"
 MODELS_VARIABLE = "IMAGECLUST_MODELS"
+MEGAPIXELS_VARIABLE = "IMAGECLUST_MAX_MEGAPIXELS"
+_MOST_MEGAPIXELS = 1_000
 
 
 def find_home(given: str | None) -> Path:
@@ -25,6 +29,17 @@ def model_folders() -> list[Path]:
     """Folders of models named by ``$IMAGECLUST_MODELS`` (separated as in ``$PATH``)."""
     named = os.environ.get(MODELS_VARIABLE, "")
     return [Path(folder).expanduser() for folder in named.split(os.pathsep) if folder]
+
+
+def max_megapixels() -> int:
+    """``$IMAGECLUST_MAX_MEGAPIXELS``, else 200: larger pictures are rejected undecoded."""
+    given = os.environ.get(MEGAPIXELS_VARIABLE) or str(LOCAL_SETTINGS.max_megapixels)
+    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= _MOST_MEGAPIXELS):
+        raise InvalidInput(
+            f"{MEGAPIXELS_VARIABLE} must be a whole number from 1 to {_MOST_MEGAPIXELS}, "
+            f"not {given!r}"
+        )
+    return int(given)
 
 
 class _FailureLog(logging.FileHandler):
@@ -66,5 +81,6 @@ def open_services(
         home,
         workflows=lambda store: LocalWorkflows(store, home=home, listener=listener),
         base_url=base_url,
+        settings=replace(LOCAL_SETTINGS, max_megapixels=max_megapixels()),
         model_folders=model_folders(),
     )

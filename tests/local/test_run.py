@@ -373,6 +373,28 @@ def test_another_collection_reuses_the_same_pictures(cli: Cli, make_photos: Make
     assert cli.record()["images"]["to_embed"] == 0
 
 
+def test_the_largest_picture_is_a_matter_of_the_setting(
+    cli: Cli, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos()
+    (photos / "large.jpg").write_bytes(jpeg(picture(3, size=(1_300, 1_000))))
+    monkeypatch.setenv("IMAGECLUST_MAX_MEGAPIXELS", "1")
+    assert cli.run(photos)[0] == 0
+    rows = {row["path"]: row for row in cli.rows()}
+    assert rows["large.jpg"]["status"] == "rejected"
+    assert "at most 1 megapixels" in rows["large.jpg"]["reason"]
+    assert cli.run(photos)[0] == 0
+    assert cli.record()["images"]["to_embed"] == 0
+    monkeypatch.setenv("IMAGECLUST_MAX_MEGAPIXELS", "2")
+    assert cli.run(photos)[0] == 0
+    assert cli.record()["images"]["to_embed"] == 1
+    assert {row["path"]: row for row in cli.rows()}["large.jpg"]["status"] != "rejected"
+    monkeypatch.setenv("IMAGECLUST_MAX_MEGAPIXELS", "many")
+    code, _, complaint = cli.run(photos)
+    assert code == 2
+    assert "IMAGECLUST_MAX_MEGAPIXELS must be a whole number" in complaint
+
+
 @pytest.mark.parametrize("part", ["*.npy", "*.jsonl"])
 def test_a_torn_shard_is_embedded_again(cli: Cli, make_photos: MakePhotos, part: str) -> None:
     photos = make_photos()

@@ -19,7 +19,8 @@ class Settings:
     """Settings of one deployment; each field is the environment variable in upper case.
 
     Sizes are bytes, times are seconds, counts are images unless named otherwise.
-    Files above ``max_upload_bytes`` are rejected unread. ``paid`` is off on one machine.
+    Files above ``max_upload_bytes`` are rejected unread, pictures above ``max_megapixels``
+    undecoded. ``paid`` is off on one machine.
     ``device`` is cpu or cuda. ``decode_workers`` are processes that decode; 0 decodes in this
     process, for a Lambda function, whose own process is the guard.
     ``plan_seconds``, ``cluster_seconds`` and ``publish_seconds`` are when PlanRun, ClusterImages
@@ -47,6 +48,7 @@ class Settings:
     start_function_arn: str = ""
     quiet_seconds: int = 60
     max_upload_bytes: int = 100_000_000
+    max_megapixels: int = 200
     aws_region: str = "us-east-1"
     paid: bool = True
     embed_batch: int = 64

@@ -151,7 +151,9 @@ def local_services(
     (home / keys.NOT_PHOTOS).touch()
     store = FileStore(roots)
     table = SqliteTable(home / "imageclust.sqlite")
-    models = _Models(ModelRegistry([home / "models", *model_folders]))
+    models = _Models(
+        ModelRegistry([home / "models", *model_folders]), megapixels=settings.max_megapixels
+    )
 
     def open_describer(name: str, _sees: bool = False) -> Describer:
         if name not in ("auto", "deterministic"):
@@ -220,6 +222,7 @@ def aws_services(settings: Settings) -> Services:
     models = _Models(
         ModelRegistry(folder),
         decoders=settings.decode_workers,
+        megapixels=settings.max_megapixels,
         device=settings.device,
         fetch=lambda name: _fetch_models(store, settings.data_bucket, folder, name),
     )
@@ -382,11 +385,13 @@ class _Models:
         registry: "ModelRegistry",
         *,
         decoders: int | None = None,
+        megapixels: int = 200,
         device: str = "cpu",
         fetch: Callable[[str], None] | None = None,
     ) -> None:
         self._registry = registry
         self._decoders = decoders
+        self._megapixels = megapixels
         self._device = device
         self._fetch = fetch
         self._fetched: set[str] = set()
@@ -487,12 +492,14 @@ class _Models:
     def decode(
         self, contents: "Sequence[bytes]", min_side: int
     ) -> "Iterable[Processed | RejectedImage]":
-        from imageclust.images import DecodePool, ProcessOptions
+        from imageclust.images import DecodeLimits, DecodePool, ProcessOptions
 
         with self._lock:
             if min_side not in self._pools:
+                limits = DecodeLimits.of_megapixels(self._megapixels)
                 self._pools[min_side] = DecodePool(
-                    workers=self._decoders, options=ProcessOptions(min_side=min_side)
+                    workers=self._decoders,
+                    options=ProcessOptions(min_side=min_side, limits=limits),
                 )
             pool = self._pools[min_side]
         return pool.map(contents)

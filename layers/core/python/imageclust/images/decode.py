@@ -15,6 +15,7 @@ What a decoded picture is:
   lower half is grey would be clustered with other grey pictures, and nobody would be told.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -62,6 +63,12 @@ class DecodeLimits:
     max_bytes: int = 256 * 2**20
     seconds: float = 20.0
     memory_mb: int = 1280
+
+    @classmethod
+    def of_megapixels(cls, most: int) -> "DecodeLimits":
+        """For pictures up to so many megapixels, with the memory that they need as photos."""
+        share = max(1.0, most * 1_000_000 / cls.max_pixels)
+        return cls(max_pixels=most * 1_000_000, memory_mb=math.ceil(cls.memory_mb * share))
 
     def __post_init__(self) -> None:
         if not 0 < self.max_pixels <= _CODEC_PIXELS:

@@ -18,6 +18,7 @@ from imageclust.errors import RejectedImage
 from imageclust.late import np
 from imageclust.models import JSON, ImageRef, to_json_lines
 from imageclust.steps.pictures import (
+    TOO_LARGE,
     failure_as_rejection,
     plain_picture,
     process_each,
@@ -148,8 +149,9 @@ def store_shard(
             "sk": keys.POINTER_SK,
         }
         if "rejected" in row:
-            sidecar.append(row)
             pointer |= {"rejected": row["rejected"]}
+            if row["rejected"]["kind"] == TOO_LARGE:
+                pointer["limit"] = services.settings.max_megapixels
         else:
             sidecar.append({"image_id": row["image_id"], "row": next(place), **row})
             pointer |= {"shard": shard, "row": sidecar[-1]["row"], "size": len(data)}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # a cold function starts before it needs a codec
     from imageclust.images import Processed
 
 REMOVED = "the file was removed while the run was reading it"
+TOO_LARGE = "too-large"
 _CHANGED = "the file changed while the run was reading it"
 
 _READ_AT_ONCE = 64_000_000  # bytes of files held in memory, but for one larger file
@@ -52,7 +53,7 @@ def without_vectors(
             return False
         shard = pointer.get("shard")
         if shard is None:  # rejected before: the same bytes would be rejected again
-            return True
+            return _same_limit(services, pointer)
         if shard not in whole:
             bucket = services.settings.data_bucket
             whole[shard] = all(
@@ -72,11 +73,13 @@ def without_labels(services: Services, images: Sequence[ImageRef], labeler: str)
     found = services.table.get_many(
         (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) for image in images
     )
-    return [
-        image
-        for image in images
-        if (keys.label_pk(labeler, image.image_id), keys.POINTER_SK) not in found
-    ]
+    stored = {pk for (pk, _), pointer in found.items() if _same_limit(services, pointer)}
+    return [image for image in images if keys.label_pk(labeler, image.image_id) not in stored]
+
+
+def _same_limit(services: Services, pointer: JSON) -> bool:
+    """False for a picture that was too large when another size was."""
+    return pointer.get("limit") in (None, services.settings.max_megapixels)
 
 
 def process_images(
@@ -168,6 +171,7 @@ def store_labels(
     answered = iter(answers)
     rows: list[JSON] = []
     known: list[str] = []
+    pointers: list[JSON] = []
     for image, item in zip(images, processed, strict=True):
         if isinstance(item, RejectedImage):
             answer = Labelled(error=item.reason)
@@ -178,13 +182,15 @@ def store_labels(
         rows.append(label_row(image.image_id, answer))
         if not asked_again:
             known.append(image.image_id)
+            too_large = isinstance(item, RejectedImage) and item.kind == TOO_LARGE
+            limit = {"limit": services.settings.max_megapixels} if too_large else {}
+            pointers.append(
+                {"pk": keys.label_pk(labeler, image.image_id), "sk": keys.POINTER_SK, **limit}
+            )
     # Not of the refused: another run, which was given their labels, would lose them.
     shard = keys.shard_id(known)
     uri = keys.join_uri(services.settings.data_bucket, keys.label_key(labeler, shard))
     services.store.write(uri, to_json_lines(rows), content_type="application/jsonl")
-    services.table.put_many(
-        {"pk": keys.label_pk(labeler, image_id), "sk": keys.POINTER_SK, "shard": shard}
-        for image_id in known
-    )
+    services.table.put_many({**pointer, "shard": shard} for pointer in pointers)
     failed = sum(bool(row["error"]) for row in rows)
     return {"shard": shard, "labelled": len(rows) - failed, "failed": failed}
