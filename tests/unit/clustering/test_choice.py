@@ -39,6 +39,38 @@ def test_two_or_three_real_groups_are_found(sizes, noise):
         assert adjusted_rand_index(result.labels, truth) > 0.95
 
 
+def families(groups, each, family, *, d=64, seed=0):
+    """Wide groups, in which each few rows are a little alike, as photos of one shop are."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(groups), each)
+    rows = 0.55 * np.eye(d)[truth]
+    rows += 0.8 * rng.standard_normal((len(truth) // family, d))[np.arange(len(truth)) // family] / 8
+    return unit_rows(rows + 1.2 * rng.standard_normal(rows.shape) / 8), truth
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_rows_that_happen_to_be_alike_are_no_clusters(seed):
+    rows, truth = families(3, 60, 4, seed=seed)
+    result = cluster_vectors(rows, config=ClusteringConfig(seed=seed))
+    curves = {name: np.array(values) for name, values in result.curves.items()}
+    excess = curves["silhouette"] - curves["cloud"]
+    assert excess[-3:].max() > 0.9 * excess[:3].max()  # alone it could as well choose forty
+    assert len(result.clusters) == 3
+    assert adjusted_rand_index(result.labels, truth) > 0.8
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 7])
+def test_each_image_by_itself_is_no_grouping(n):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        alike = np.eye(9)[np.arange(n) % 2] + rng.standard_normal((n, 9)) / 6
+        for rows in (alike, rng.standard_normal((n, 9))):
+            result = cluster_vectors(rows, config=ClusteringConfig(seed=seed))
+            assert len(result.clusters) < n
+    asked = cluster_vectors(rows, config=ClusteringConfig(clusters=n))
+    assert len(asked.clusters) == n
+
+
 def test_a_cloud_exceeds_no_cloud():
     scale = np.geomspace(1, 0.05, 40)
     rows = np.random.default_rng(1).standard_normal((600, 40)) * scale + 0.5

@@ -144,7 +144,52 @@ def test_scores_of_exact_copies_have_no_rounding_in_them():
     rows = unit_rows(np.random.default_rng(0).standard_normal((3, 40)))[np.arange(90) % 3]
     labels = (np.arange(90) % 3).astype(np.int32)
     assert quality.davies_bouldin(rows, labels) == 0.0
-    assert quality.calinski_harabasz(rows, labels) == 0.0
+    assert quality.calinski_harabasz(rows, labels) == 1.0  # as scikit-learn has it
+
+
+@pytest.mark.parametrize("kind", ["constant", "two contents", "copies in several clusters"])
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_of_copies_are_scikit_learns(kind, seed):
+    rng = np.random.default_rng(seed)
+    contents = unit_rows(rng.standard_normal((9, 5)))
+    which = {
+        "constant": np.zeros(24, dtype=int),
+        "two contents": np.arange(24) % 2,
+        "copies in several clusters": rng.integers(0, 9, 24),
+    }[kind]
+    rows = contents[which]
+    labels = (rng.permutation(24) % 6).astype(np.int32)
+    if kind == "two contents":
+        labels = (2 * (np.arange(24) % 2) + np.arange(24) // 23).astype(np.int32)
+    exact = rows.astype(np.float64)
+    theirs = metrics.silhouette_samples(exact, labels, metric="cosine")
+    assert np.allclose(quality.cosine_silhouettes(rows, labels), theirs, atol=1e-5)
+    assert quality.davies_bouldin(rows, labels) == pytest.approx(
+        metrics.davies_bouldin_score(exact, labels), rel=1e-4
+    )
+    assert quality.calinski_harabasz(rows, labels) == pytest.approx(
+        metrics.calinski_harabasz_score(exact, labels), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_centres_that_only_rounding_parts_count_as_one(seed):
+    contents = unit_rows(np.random.default_rng(seed).standard_normal((3, 6)))
+    rows = contents[[0, 1, 1, 0, 0, 1, 1, 1, 1, 2, 2]]  # the same mixture twice
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2], dtype=np.int32)
+    assert quality.davies_bouldin(rows, labels) < 2
+
+
+def test_many_small_clusters_are_less_sure_than_few_large_ones():
+    rng = np.random.default_rng(0)
+    silhouettes = rng.standard_normal(1200).astype(np.float32) / 10
+    few, many = np.arange(1200) % 3, np.arange(1200) % 300
+    assert quality.silhouette_error(silhouettes, few) == pytest.approx(0.1 / 20, rel=0.05)
+    assert quality.silhouette_error(silhouettes, many) == pytest.approx(0.1 / 2, rel=0.2)
+    with_outliers = np.where(np.arange(1200) < 600, few, -1)
+    inside = quality.silhouette_error(silhouettes[:600], few[:600])
+    assert quality.silhouette_error(silhouettes, with_outliers) == inside
+    assert quality.silhouette_error(silhouettes, np.zeros(1200, dtype=np.int32)) == 0
 
 
 def test_kmeans_inertia_is_near_scikit_learns():

@@ -147,3 +147,21 @@ def test_more_images_than_the_memory_holds_are_refused_before_anything_is_paid(
         _check_memory(1_000_000, 1_280, config, large)
     _check_memory(50_000, 2_048, config, large)
     _check_memory(1_000_000, 1_280, config, services.settings)  # on one machine: its own affair
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"label_weight": 0.5}, True),
+        ({"label_weight": 0.5, "labels": "full"}, True),  # and no model that gives any
+        ({"label_weight": 0.0}, False),
+        ({}, False),
+    ],
+)
+def test_a_label_weight_without_labels_is_told(
+    services: Services, asked: dict[str, Any], told: bool
+) -> None:
+    upload(services, 3)
+    plan = plan_run(services, RunRequest("r", "c", RunConfig(**PLAIN | asked), "api"))
+    note = "the label weight counts for nothing: this run has no labels"
+    assert (note in plan["notes"]) == told

@@ -2,9 +2,12 @@
 
 A silhouette alone favours few clusters: any long cloud cut in two halves scores well. What counts
 is therefore how much more it is than that of a cloud with the data's mean and covariance and no
-clusters in it, cut into as many.
+clusters in it, cut into as many. That alone favours many: any few pictures that happen to be alike
+stand out of a cloud. So each cluster counts with what its silhouette surely is, two standard errors
+below what it is, which is little for a cluster of few.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +15,15 @@ from numpy.typing import NDArray
 
 from imageclust.clustering.geometry import Floats, rotate, unit_rows
 from imageclust.clustering.kmeans import KMeansEffort, kmeans
-from imageclust.clustering.quality import cosine_silhouettes
+from imageclust.clustering.quality import cosine_silhouettes, silhouette_error
 
 _SAMPLE = 6000
 _GAP_SAMPLE = 2000
 _GAP_REFERENCES = 3
 _STEPS = 20
 _MOST = 300
-_NEAR_PEAK = 0.85
+_NEAR_BEST = 0.9
+_ERRORS = 2.0  # 95 %, one-sided and a little more
 _EFFORT = KMeansEffort(restarts=2, swaps=30, last_swaps=0, cheap_rounds=15, full_rounds=10)
 _QUICK = KMeansEffort(restarts=1, swaps=0, last_swaps=0, cheap_rounds=10, full_rounds=2)
 
@@ -29,12 +33,12 @@ class MeasuredChoice:
     """What the curves say.
 
     Attributes:
-        window: numbers of clusters whose silhouette exceeds the cloud's by nearly the most,
+        window: numbers of clusters whose silhouette surely exceeds the cloud's by nearly the most,
             smallest first.
         best: the number where it does so by the most.
-        curves: ``k``, ``inertia``, ``silhouette``, ``cloud`` (the silhouette of a cloud without
-            clusters), ``gap`` and the choices ``elbow_k``, ``silhouette_k``, ``gap_k`` as lists of
-            one.
+        curves: ``k``, ``inertia``, ``silhouette``, ``silhouette_error``, ``cloud`` (the silhouette
+            of a cloud without clusters), ``gap`` and the choices ``elbow_k``, ``silhouette_k``,
+            ``gap_k`` as lists of one.
     """
 
     window: tuple[int, ...]
@@ -81,29 +85,41 @@ def measure_choice(
         sample = rows[np.sort(rng.choice(n, _SAMPLE, replace=False))]
     grid = tuple(k for k in grid if k <= len(sample)) or (min(2, len(sample)),)
     rotated, _ = rotate(sample)
-    inertia, silhouette = [], []
+    inertia, silhouette, errors = [], [], []
     for k in grid:
         fit = kmeans(rotated, k, seed=seed, effort=_EFFORT)
+        own = cosine_silhouettes(sample, fit.labels)
         inertia.append(fit.inertia)
-        silhouette.append(float(cosine_silhouettes(sample, fit.labels).mean(dtype=np.float64)))
+        silhouette.append(float(own.mean(dtype=np.float64)))
+        # All rows make clusters as many times larger as they are more than the sample's.
+        errors.append(silhouette_error(own, fit.labels) * math.sqrt(len(sample) / n))
     cloud = cloud_curve(sample, grid, seed=seed, references=references)
-    excess = [own - other for own, other in zip(silhouette, cloud, strict=True)]
-    peak = max(excess)
-    floor = peak * _NEAR_PEAK if peak > 0 else peak
-    best = grid[int(np.argmax(excess))]
+    sure = [sure_excess(*three) for three in zip(silhouette, errors, cloud, strict=True)]
+    place = int(np.argmax(sure))
     gap, error = gap_curve(rotated, grid, seed=seed, references=references)
     curves: dict[str, list[float]] = {
         "k": [float(k) for k in grid],
         "inertia": [round(value, 6) for value in inertia],
         "silhouette": [round(value, 6) for value in silhouette],
+        "silhouette_error": [round(value, 6) for value in errors],
         "cloud": [round(value, 6) for value in cloud],
         "gap": [round(value, 6) for value in gap],
         "gap_error": [round(value, 6) for value in error],
-        "silhouette_k": [float(best)],
+        "silhouette_k": [float(grid[place])],
         "elbow_k": [float(knee(grid, inertia))],
         "gap_k": [float(_gap_choice(grid, gap, error))],
     }
-    return MeasuredChoice(_around(grid, excess, floor), best, curves)
+    return MeasuredChoice(_around(grid, sure, near_best(sure[place])), grid[place], curves)
+
+
+def sure_excess(silhouette: float, error: float, cloud: float) -> float:
+    """What a silhouette surely exceeds a cloud's by: that of two standard errors less."""
+    return silhouette - _ERRORS * error - cloud
+
+
+def near_best(sure: float) -> float:
+    """The least sure excess that is as good as the best one, ``sure``."""
+    return sure * _NEAR_BEST if sure > 0 else sure
 
 
 def cloud_curve(rows: Floats, grid: tuple[int, ...], *, seed: int, references: int) -> list[float]:

@@ -18,7 +18,7 @@ from imageclust.clustering.geometry import (
 )
 from imageclust.clustering.parallel import in_parallel
 
-_ROUNDING = 1e-6  # of a squared distance between unit rows, from float32 products
+_ROUNDING = 1e-6  # of a cosine or squared distance of unit rows, from float32 products
 _TILE = 1024  # rows whose copy in the cache serves the product and the lengths
 
 
@@ -72,18 +72,44 @@ def _pass(rows: Floats, labels: Labels) -> _Pass:
         home = near[at, own]
         itself = np.einsum("ij,ij->i", x, x)
         size = sizes[own]
-        a = 1.0 - (home * size - itself) / np.maximum(size - 1.0, 1.0)
+        a = _known(1.0 - (home * size - itself) / np.maximum(size - 1.0, 1.0))
         near[:, empty] = -np.inf
         near[at, own] = -np.inf
-        b = 1.0 - near.max(axis=1)
+        b = _known(1.0 - near.max(axis=1))
         high = np.maximum(a, b)
-        score = np.where((size > 1) & (high > 0), (b - a) / np.maximum(high, 1e-12), 0.0)
+        score = np.where(size > 1, (b - a) / np.maximum(high, _ROUNDING), 0.0)
         silhouettes[part.start + inside] = np.clip(score, -1.0, 1.0)
-        square = itself - 2.0 * home + length[own]
-        apart[part.start + inside] = np.where(square > _ROUNDING, square, 0.0)
+        apart[part.start + inside] = _known(itself - 2.0 * home + length[own])
 
     in_parallel(fill, blocks(n, _TILE))
     return _Pass(silhouettes, apart, means, counts)
+
+
+def _known(distances: Floats) -> Floats:
+    """Distances, 0 where rounding alone could have made them."""
+    return np.where(distances > _ROUNDING, distances, np.float32(0.0))
+
+
+def silhouette_error(silhouettes: Floats, labels: Labels) -> float:
+    """How far the mean silhouette of a cluster is uncertain: mean standard error, by size.
+
+    The spread of silhouettes within clusters over the root of a cluster's size: the more and the
+    smaller the clusters, the less each of them is sure. Outliers are left out; 0 for fewer than
+    two clusters.
+
+    Args:
+        silhouettes: (n,) of each row.
+        labels: (n,) int32, -1 = outlier, else 0..k-1, no cluster empty.
+    """
+    k = int(labels.max(initial=-1)) + 1
+    if k < 2:
+        return 0.0
+    inside = labels >= 0
+    own, values = labels[inside], silhouettes[inside].astype(np.float64)
+    sizes = np.bincount(own, minlength=k)
+    means = np.bincount(own, weights=values, minlength=k) / sizes
+    spread = math.sqrt(float(((values - means[own]) ** 2).mean()))
+    return spread * float(np.sqrt(sizes).sum()) / len(values)
 
 
 def balance(sizes: NDArray[Any]) -> float:
@@ -121,8 +147,7 @@ def _davies_bouldin(seen: _Pass, labels: Labels) -> float:
     spread = np.bincount(
         labels[members], weights=np.sqrt(seen.apart[members]), minlength=k
     ) / np.maximum(seen.sizes, 1)
-    apart = np.sqrt(squared_distances(seen.means, seen.means).astype(np.float64))
-    np.fill_diagonal(apart, np.inf)
+    apart = np.sqrt(_known(squared_distances(seen.means, seen.means)).astype(np.float64))
     # Two equal centres say nothing about the rest: as in scikit-learn they count as infinity apart.
     apart[apart == 0] = np.inf
     return float(((spread[:, None] + spread[None, :]) / apart).max(axis=1).mean())
@@ -130,6 +155,8 @@ def _davies_bouldin(seen: _Pass, labels: Labels) -> float:
 
 def calinski_harabasz(rows: Floats, labels: Labels) -> float:
     """Caliński & Harabasz 1974, without outliers; 0 where it is not defined.
+
+    1 where every row lies at the centre of its cluster, as in scikit-learn.
 
     Args:
         rows: (n, d) float32 of length one (or zero).
@@ -143,8 +170,10 @@ def calinski_harabasz(rows: Floats, labels: Labels) -> float:
 def _calinski_harabasz(seen: _Pass) -> float:
     n, k = int(seen.sizes.sum()), len(seen.means)
     within = float(seen.apart.sum(dtype=np.float64))
-    if n <= k or within <= 0:
+    if n <= k:
         return 0.0
+    if within <= 0:
+        return 1.0
     weight = seen.sizes[:, None].astype(np.float64)
     middle = (weight * seen.means).sum(axis=0) / n
     between = float((weight * (seen.means - middle) ** 2).sum())
@@ -173,6 +202,7 @@ def measure(
     even = balance(sizes)
     return {
         "silhouette": silhouette,
+        "silhouette_error": silhouette_error(silhouettes, labels),
         "davies_bouldin": 0.0 if seen is None else _davies_bouldin(seen, labels),
         "calinski_harabasz": 0.0 if seen is None else _calinski_harabasz(seen),
         "balance": even,

@@ -6,6 +6,7 @@ the same call goes on from there to the same result.
 
 import hashlib
 import json
+import math
 import time
 import zlib
 from collections.abc import Callable, MutableMapping
@@ -16,7 +17,13 @@ import numpy as np
 
 from imageclust.clustering.bounded import bounded_kmeans, bounded_start
 from imageclust.clustering.bounds import fit_bounds
-from imageclust.clustering.choice import MeasuredChoice, grid_of_k, measure_choice
+from imageclust.clustering.choice import (
+    MeasuredChoice,
+    grid_of_k,
+    measure_choice,
+    near_best,
+    sure_excess,
+)
 from imageclust.clustering.config import ClusteringConfig, feasible_clusters
 from imageclust.clustering.geometry import (
     Floats,
@@ -33,7 +40,6 @@ from imageclust.clustering.quality import measure
 from imageclust.clustering.records import SearchEntry
 
 TOP = 10
-_NEAR_BEST = 0.85
 _LITTLE_NOISE = 0.05
 _MANY_COSTS = 600_000
 _MOST_SEARCHED = 256
@@ -94,6 +100,8 @@ def search(
     if n == 0:
         return SearchOutcome(np.zeros(0, dtype=np.int32), _plain_method(config), {})
     low, high = feasible_clusters(n, config)
+    if low < high == n > 2:
+        high -= 1  # each image by itself is no grouping
     if high == 1 or (rows == rows[0]).all():
         return _one_group(rows, config, (low, min(high, max(low, 1))))
     return _Search(rows, config, (low, high), checkpoint).run(progress, pause or _never)
@@ -205,22 +213,18 @@ class _Search:
 
         Balance alone would favour two even halves of anything, and a silhouette without its noise
         a handful of tight clusters: what counts is the silhouette times the share that is not
-        noise, less the silhouette of a cloud without clusters cut into as many.
+        noise, and what that surely exceeds the silhouette of a cloud without clusters by.
         """
-        found = [
-            e.metrics["silhouette"] * (1 - e.metrics["noise_share"])
-            - choice.cloud_silhouette(e.clusters)
-            for e in self.entries
-        ]
+        found = [_found(entry.metrics, choice) for entry in self.entries]
         # What leaves many rows out scores on easy ones: it does not set the mark for the others.
         whole = [
             value
             for entry, value in zip(self.entries, found, strict=True)
             if entry.metrics["noise_share"] <= _LITTLE_NOISE
         ]
-        peak = max(whole or found)
+        floor = near_best(max(whole or found))
         for entry, value in zip(self.entries, found, strict=True):
-            entry.metrics["near_best"] = float(peak <= 0 or value >= _NEAR_BEST * peak)
+            entry.metrics["near_best"] = float(value >= floor)
         self.entries.sort(key=lambda e: (-e.metrics["near_best"], -e.composite))
 
     def _bounded(self, labels: Labels, candidate: Candidate) -> Labels:
@@ -361,6 +365,15 @@ def _one_group(rows: Floats, config: ClusteringConfig, clusters: tuple[int, int]
     )
     settings = {"clusters": int(labels.max()) + 1, "fallback": "nothing to tell apart"}
     return SearchOutcome(labels, _plain_method(config), settings)
+
+
+def _found(metrics: dict[str, float], choice: MeasuredChoice) -> float:
+    """What a labelling surely exceeds a cloud without clusters by; one cluster is none."""
+    if metrics["clusters"] < 2:
+        return -math.inf
+    inside = 1.0 - metrics["noise_share"]
+    cloud = choice.cloud_silhouette(int(metrics["clusters"]))
+    return sure_excess(metrics["silhouette"] * inside, metrics["silhouette_error"] * inside, cloud)
 
 
 def _never() -> bool:

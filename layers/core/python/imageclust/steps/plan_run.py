@@ -108,6 +108,8 @@ def plan_run(
     told = [*notes, *given_up]
     if captioner == "deterministic" and (labeler is None or config.labels == "off"):
         told.append("captions are made from labels here, and this run has none")
+    if config.label_weight and (labeler is None or config.labels == "off"):
+        told.append("the label weight counts for nothing: this run has no labels")
     every = labeler if config.labels == "full" else None
     to_label = [] if every is None else unlabelled
     joint = services.open_joint(config.embedder, config.preprocess, asked)
