@@ -44,8 +44,9 @@ def families(groups, each, family, *, d=64, seed=0):
     rng = np.random.default_rng(seed)
     truth = np.repeat(np.arange(groups), each)
     rows = 0.55 * np.eye(d)[truth]
-    rows += 0.8 * rng.standard_normal((len(truth) // family, d))[np.arange(len(truth)) // family] / 8
-    return unit_rows(rows + 1.2 * rng.standard_normal(rows.shape) / 8), truth
+    likeness = rng.standard_normal((len(truth) // family, d))
+    rows += 0.1 * likeness[np.arange(len(truth)) // family]
+    return unit_rows(rows + 0.15 * rng.standard_normal(rows.shape)), truth
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,7 +22,7 @@ _GAP_SAMPLE = 2000
 _GAP_REFERENCES = 3
 _STEPS = 20
 _MOST = 300
-_NEAR_BEST = 0.9
+_NEAR_BEST = 0.85
 _ERRORS = 2.0  # 95 %, one-sided and a little more
 _EFFORT = KMeansEffort(restarts=2, swaps=30, last_swaps=0, cheap_rounds=15, full_rounds=10)
 _QUICK = KMeansEffort(restarts=1, swaps=0, last_swaps=0, cheap_rounds=10, full_rounds=2)

@@ -92,8 +92,8 @@ class ClusteringResult:
         silhouettes: (n,) float32, cosine silhouette of each row; 0 for outliers.
         method: the method that won.
         settings: its parameters.
-        metrics: silhouette, davies_bouldin, calinski_harabasz, balance, noise_share, cohesion,
-            composite.
+        metrics: silhouette, silhouette_error, davies_bouldin, calinski_harabasz, balance,
+            noise_share, cohesion, composite, clusters; stability where it was measured.
         curves: what was measured to choose k: ``k``, ``inertia``, ``silhouette``, ``gap``, ….
         search: the ten best settings, best first, then the failed ones.
         map2d: (n, 2) float32, for a scatter plot.
