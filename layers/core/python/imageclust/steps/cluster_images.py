@@ -40,7 +40,7 @@ from imageclust.wiring import Services
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_ENGINE = 8  # raise when a change of the engine or of the documents changes what is stored
+_ENGINE = 9  # raise when a change of the engine or of the documents changes what is stored
 
 
 @dataclass(frozen=True)
