@@ -274,7 +274,7 @@ def test_news_are_not_hidden(
         case "a name":
             (photos / "family 0" / "1.jpg").rename(photos / "renamed.jpg")
         case "the title":
-            monkeypatch.setattr("imageclust.steps.publish_run._title", lambda *_: "Another")
+            monkeypatch.setattr("imageclust.steps.publish_run.title_of", lambda *_: "Another")
         case "our code":
             monkeypatch.setattr("imageclust.steps.publish_run._code_digest", lambda: "new")
         case "the exports":
