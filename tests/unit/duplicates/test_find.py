@@ -135,6 +135,28 @@ def test_the_plain_background_of_a_thing_is_no_frame():
     assert np.array_equal(unframed(framed), shown[1:-1, 1:-1]), "the row at the edge may be mixed"
 
 
+def test_two_things_over_one_banner_are_no_copies_nor_two_captions_to_one_picture():
+    banner = cv2.resize(scene(5), (300, 150))
+
+    def over(said, thing):
+        card = around(banner, (150, 0, 0, 0), (255, 255, 255))
+        cv2.rectangle(card, *thing, (30, 90, 160), -1)
+        cv2.putText(card, said, (10, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)
+        return card
+
+    def told(said):
+        barred = around(banner, (0, 0, 40, 0), (250, 250, 250))
+        return cv2.putText(barred, said, (10, 175), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 2)
+
+    bottle, tray = over("Oil", ((130, 30), (170, 140))), over("Tray", ((90, 90), (210, 130)))
+    for pictures in ([bottle, tray], [told("a day out"), told("never again")]):
+        report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+        assert report.groups == ()
+    pictures = [bottle, tray, jpeg(bottle, 70), jpeg(tray, 70)]
+    report = find_duplicates(look(pictures, near(pictures)), pictures.__getitem__)
+    assert report.groups == ((0, 2), (1, 3))
+
+
 def test_light_of_another_colour_makes_no_other_picture():
     pictures = [scene(seed) for seed in range(8)]
     warm = np.array([1.12, 1.0, 0.82])

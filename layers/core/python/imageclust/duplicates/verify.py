@@ -6,7 +6,8 @@ middle band of detail, so blur, noise and light do not count against a copy, and
 of the detail must agree too, so a moved subject does. A last look at 256 × 256 finds the blocks
 where both pictures show something and it is not the same: other words on one form, other stars in
 one sky. What was put around a picture (a frame, bars, a caption on a bar) is left out where the two
-lie better on each other without it.
+lie better on each other without it; but not where both show something there, two things on one
+banner or two captions to one picture, for then it may be all that tells them apart.
 
 An alignment of six numbers fits a moon to any moon and a chess board to any other. So a picture
 whose detail fills few blocks, or that repeats itself, is confirmed only where it lies on the other
@@ -48,6 +49,8 @@ _LEAST_SHOWN = 8  # of the fine blocks
 _BAR_COLOUR = 14  # levels within which a pixel has the colour of a bar
 _BAR = 0.5  # of a row has it, in a bar
 _EDGE = 0.3  # and beyond
+_MARK = 0.02  # of a row of a bar that has another colour, where something is on it
+_TRACES = 6  # rows next to the picture
 _TIE = 0.01  # in correlation
 _LEAST_LEFT = 0.35  # of a side, without bars
 
@@ -125,17 +128,20 @@ NO_MATCH = Match(0.0, 0.0, 0.0, 0.0, 0.0)
 class CoarseView:
     """A picture as ``align`` looks at it, and what is inside its frame where it has one.
 
-    (32, 32) float32 grey each, smoothed.
+    (32, 32) float32 grey each, smoothed. ``told`` says that its frame shows something, too.
     """
 
     whole: Plane
     inside: Plane | None = None
+    told: bool = False
 
 
 def coarse_view(rgb: NDArray[np.uint8]) -> CoarseView:
     """(h, w, 3) or (h, w) uint8 → the view of it; shape is given up."""
-    inside = unframed(rgb)
-    return CoarseView(_coarse(rgb), None if inside.shape == rgb.shape else _coarse(inside))
+    inside, told = _unframed(rgb)
+    if inside.shape == rgb.shape:
+        return CoarseView(_coarse(rgb))
+    return CoarseView(_coarse(rgb), _coarse(inside), told)
 
 
 def _coarse(rgb: NDArray[np.uint8]) -> Plane:
@@ -151,37 +157,47 @@ def unframed(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     row has that colour any more; so the plain background of an object is none. What is left has
     more than a third of each side, else there is no frame.
     """
+    return _unframed(rgb)[0]
+
+
+def _unframed(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """What is left, and whether what was left out shows something."""
     whole = rgb if rgb.ndim == 3 else rgb[:, :, None]
-    left, again = whole, True
+    left, told, again = whole, False, True
     while again:
         again = False
         for side in range(4):
             turned = np.rot90(left, side)
-            depth = _bar(turned)
+            depth, shows = _bar(turned)
             if depth:
-                left, again = np.rot90(turned[depth:], -side), True
+                left, told, again = np.rot90(turned[depth:], -side), told or shows, True
         if min(left.shape[0] / whole.shape[0], left.shape[1] / whole.shape[1]) < _LEAST_LEFT:
-            return rgb
-    return left if rgb.ndim == 3 else left[:, :, 0]
+            return rgb, False
+    return left if rgb.ndim == 3 else left[:, :, 0], told
 
 
-def _bar(rgb: NDArray[np.uint8]) -> int:
-    """Rows of the bar on top, 0 if there is none."""
+def _bar(rgb: NDArray[np.uint8]) -> tuple[int, bool]:
+    """Rows of the bar on top, 0 if there is none, and whether something is on it."""
     first = rgb[0].astype(np.int16)
     few = first[len(first) // 8 :: max(1, len(first) // 4)]  # enough to tell most pictures
     if (few.max(0) - few.min(0) > 2 * _BAR_COLOUR).any():
-        return 0
+        return 0, False
     colour = np.median(first, axis=0)
     if (np.abs(first - colour).max(1) <= _BAR_COLOUR).mean() < 0.95:
-        return 0
+        return 0, False
     deepest = int(len(rgb) * (1 - _LEAST_LEFT))
     rows = rgb[: deepest + 2, ::4].astype(np.int16)
-    filled = (np.abs(rows - colour).max(2) <= _BAR_COLOUR).mean(1)
+    away = np.abs(rows - colour).max(2)
+    filled = (away <= _BAR_COLOUR).mean(1)
     other = np.flatnonzero(filled < _EDGE)
     # One row may be half bar and half picture; the one before it is bar.
     if not other.size or (other[0] > 1 and filled[: other[0] - 1].min() < _BAR):
-        return 0
-    return int(other[0]) + 1 if other[0] < deepest else 0
+        return 0, False
+    if other[0] >= deepest:
+        return 0, False
+    # A strong compression leaves traces of the picture next to it.
+    marks = (away[: max(0, other[0] - _TRACES)] > 2 * _BAR_COLOUR).mean(1)
+    return int(other[0]) + 1, bool((marks >= _MARK).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +239,7 @@ def fine_view(rgb: NDArray[np.uint8], *, inside: bool = False) -> FineView:
 def align(first: CoarseView, second: CoarseView) -> Alignment:
     """Best affine alignment of two coarse views over the eight orientations."""
     best = _aligned(first.whole, second.whole)
-    if first.inside is None and second.inside is None:
+    if (first.inside is None and second.inside is None) or (first.told and second.told):
         return best
     a, b = (view.whole if view.inside is None else view.inside for view in (first, second))
     inside = replace(_aligned(a, b), inside=True)

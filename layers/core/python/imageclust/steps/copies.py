@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # OpenCV loads where copies are looked for
 
     from imageclust.duplicates import DuplicateReport, Thresholds
 
-_ENGINE = 4  # raise when a change of the search changes what it finds
+_ENGINE = 5  # raise when a change of the search changes what it finds
 
 # The thresholds are for learned features. The built-in descriptor has no negative entries and much
 # of it is alike, so its cosines lie near 1: of strangers one pair in a thousand is above .994,
