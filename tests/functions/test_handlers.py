@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.clustering.methods import SharedWork
-from imageclust.errors import InvalidInput
+from imageclust.errors import Conflict, InvalidInput
 from imageclust.models import RunConfig
 from imageclust.steps import publish_run, search_progress
 from imageclust.steps import start_run as runs
@@ -115,6 +115,20 @@ def test_the_states_one_after_the_other(
     assert call("PublishRun", told) == published, "a repeat after a crash publishes the same"
 
 
+def before_publishing(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    """Input of PublishRun, once every state before it is done."""
+    told = {name: request[name] for name in ("run_id", "collection", "config")}
+    told["plan"] = call("PlanRun", request)
+    batch = {"run_id": request["run_id"], "collection": "rooms", "labeler": ""}
+    batch["model"] = told["plan"]["embed"]["model"]
+    items = items_of(services, told["plan"]["embed"]["manifest"])
+    call("Embed", {"BatchInput": batch, "Items": items})
+    told["clusters"] = call("ClusterImages", told)
+    told["map"] = {"method": "pca", "why": ""}
+    told["names"] = call("DescribeClusters", {k: v for k, v in told.items() if k != "map"})
+    return told | {"seconds": {}, "written": {}}
+
+
 @pytest.mark.parametrize("killed_in", [None, 0, 1])
 def test_clustering_in_turns_gives_what_one_turn_gives(
     services: Services,
@@ -172,18 +186,8 @@ def test_clustering_in_turns_gives_what_one_turn_gives(
 def test_publishing_in_turns_gives_what_one_turn_gives(
     services: Services, request_of_a_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = request_of_a_run
-    run_id = request["run_id"]
-    told = {name: request[name] for name in ("run_id", "collection", "config")}
-    told["plan"] = call("PlanRun", request)
-    batch = {"run_id": run_id, "collection": "rooms", "labeler": ""}
-    batch["model"] = told["plan"]["embed"]["model"]
+    told, run_id = before_publishing(services, request_of_a_run), request_of_a_run["run_id"]
     items = items_of(services, told["plan"]["embed"]["manifest"])
-    call("Embed", {"BatchInput": batch, "Items": items})
-    told["clusters"] = call("ClusterImages", told)
-    told["map"] = {"method": "pca", "why": ""}
-    told["names"] = call("DescribeClusters", {k: v for k, v in told.items() if k != "map"})
-    told |= {"seconds": {}, "written": {}}
 
     def published() -> tuple[list[Any], dict[str, bytes], list[str]]:
         pks = [keys.run_pk(run_id), *(keys.member_pk(run_id, f"c000{n}", 0) for n in (1, 2, 3))]
@@ -221,6 +225,33 @@ def test_publishing_in_turns_gives_what_one_turn_gives(
     assert published() == in_turns
     assert len(in_turns[2]) == 15
     assert in_turns[1][f"s3://data/exports/{run_id}/embeddings.npy"] == folder.read_bytes()
+
+
+@pytest.mark.parametrize("ended", ["published", "cancelled"])
+def test_a_late_call_removes_nothing_that_a_newer_run_indexed(
+    services: Services, request_of_a_run: dict[str, Any], ended: str
+) -> None:
+    told = before_publishing(services, request_of_a_run)
+    index = keys.index_name("rooms", told["plan"]["embedder"])
+    vectors = np.load(services.store.path(f"s3://data/{told['clusters']['prefix']}embeddings.npy"))
+    services.index.create(index, vectors.shape[1])
+    services.index.put(index, ["gone"], vectors[:1], [{}])
+
+    def indexed() -> set[str]:
+        return {match.id for match in services.index.query(index, vectors[0], top_k=100)}
+
+    if ended == "published":
+        call("PublishRun", told)
+        assert "gone" not in indexed(), "it left the collection before this run"
+    else:
+        runs.cancel_run(services, run_id=told["run_id"], now=datetime.now(UTC))
+    services.index.put(index, ["newer"], vectors[:1], [{}])  # the collection was let go
+    if ended == "published":
+        call("PublishRun", told)
+    else:
+        with pytest.raises(Conflict):
+            call("PublishRun", told)
+    assert "newer" in indexed()
 
 
 def test_on_one_machine_no_run_waits_for_a_batch_job(

@@ -258,8 +258,11 @@ def _publish(
     for name, data, content_type in files_made:
         services.store.write(address(name), data, content_type=content_type)
         sizes[name] = len(data)
-    # Late, for searches of the run before; not after the switch, when another run may fill it.
-    services.index.keep(_index(request), gathered.image_ids)
+    # Late, for searches of the run before; not once this run is over (a call that is repeated, or
+    # goes on after it was cancelled), when another run may fill it.
+    run = run_record(services.table, request.run_id)
+    if run is None or run["state"] == "RUNNING":
+        services.index.keep(_index(request), gathered.image_ids)
     _finish(services, request, {**record, "made_of": made_of, "exported": _summed(sizes)})
     return _done(request, counts, len(cluster_items))
 
