@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from imageclust import keys, wiring
 from imageclust.clustering.methods import SharedWork
-from imageclust.errors import Conflict, InvalidInput
+from imageclust.errors import Conflict, InvalidInput, NotFound
 from imageclust.models import RunConfig
 from imageclust.steps import publish_run, search_progress
 from imageclust.steps import start_run as runs
@@ -252,6 +252,21 @@ def test_a_late_call_removes_nothing_that_a_newer_run_indexed(
         with pytest.raises(Conflict):
             call("PublishRun", told)
     assert "newer" in indexed()
+
+
+def test_an_image_that_lost_its_vector_shifts_no_other_in_the_index(
+    services: Services, request_of_a_run: dict[str, Any]
+) -> None:
+    told = before_publishing(services, request_of_a_run)
+    index = keys.index_name("rooms", told["plan"]["embedder"])
+    lost = min(item["image_id"] for item in items_of(services, told["plan"]["embed"]["manifest"]))
+    pointer = {"pk": keys.vector_pk(told["plan"]["embedder"], lost), "sk": keys.POINTER_SK}
+    # Another run embedded the same file at the same time, and its function crashed.
+    services.table.put({**pointer, "rejected": {"kind": "crashed", "reason": "It is damaged."}})
+    with pytest.raises(Conflict, match=r"1 image .*It is damaged.*start the run again"):
+        call("PublishRun", told)
+    with pytest.raises(NotFound):
+        services.index.query(index, np.ones(1, np.float32), top_k=1)
 
 
 def test_on_one_machine_no_run_waits_for_a_batch_job(

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import imageclust
 from imageclust import keys
 from imageclust.descriptions import ClusterNames
+from imageclust.descriptions.words import counted
 from imageclust.errors import Conflict, LawBroken
 from imageclust.labels import Label
 from imageclust.late import np
@@ -101,6 +102,7 @@ def publish_run(
 
     Raises:
         LawBroken: an image would be lost or counted twice. Nothing is published then.
+        Conflict: the run is over, or images that it clustered have no vector any more.
     """
     deadline = clock() + services.settings.publish_seconds
     made_of = _made_of(services, request)
@@ -133,6 +135,12 @@ def _publish(
     # What had no vector when it was clustered may have one now, from another run: not of this one.
     placed = [image_id for image_id, row in places.items() if row["status"] != "rejected"]
     gathered = gather(services, placed, request.plan["embedder"], run=request.run_id)
+    if gathered.rejected:  # the rows of the stored matrix would be those of other images
+        reason = next(iter(gathered.rejected.values())).removesuffix(".")
+        raise Conflict(
+            f"another run changed what is stored of {counted(len(gathered.rejected), 'image')} "
+            f"since this one clustered them ({reason}): start the run again"
+        )
     clusters = read_rows(services, request.clusters, "clusters.jsonl")
     similar = read_rows(services, request.clusters, "similar.jsonl")
     names = read_names(services, request.names)
