@@ -9,6 +9,7 @@ from pathlib import Path
 from imageclust.embedding import ModelCard, ModelEntry, ModelRegistry, pull
 from imageclust.embedding.known import KNOWN_MODELS
 from imageclust.embedding.pull import https_fetch
+from imageclust.errors import InvalidInput
 from tqdm import tqdm
 
 from local.home import find_home, model_folders
@@ -54,13 +55,27 @@ def _tried(card: ModelCard, folder: Path) -> None:
     from imageclust.adapters.local.onnx_labeler import OnnxLabeler
     from imageclust.embedding import OnnxModel, TextEncoder
 
+    # As when a model is loaded: onnxruntime's exceptions share no base class of their own.
+    from onnxruntime.capi import onnxruntime_pybind11_state as faults
+
     model = OnnxModel(card, folder / card.file, threads=1)
-    # Several, of different shapes, so that a batch is seen to work.
-    model.run([np.full((height, 320, 3), 128, dtype=np.uint8) for height in (320, 240, 480)])
+    try:
+        # Several, of different shapes, so that a batch is seen to work.
+        model.run([np.full((height, 320, 3), 128, dtype=np.uint8) for height in (320, 240, 480)])
+        if card.text and find_spec("tokenizers"):
+            TextEncoder(card, folder).embed(["a photo"])
+    except (
+        faults.Fail,
+        faults.InvalidArgument,
+        faults.NotImplemented,
+        faults.RuntimeException,
+    ) as error:
+        raise InvalidInput(
+            f"The model {card.name} fails on three plain pictures or on words: "
+            f"{' '.join(str(error).split())}"
+        ) from error
     if card.logits and card.labels:
         OnnxLabeler(model, folder / card.labels)
-    if card.text and find_spec("tokenizers"):
-        TextEncoder(card, folder).embed(["a photo"])
 
 
 def _watched(url: str, start: int, size: int) -> Iterator[bytes]:

@@ -1,12 +1,16 @@
 """``imageclust models`` as a person uses it."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from local import models
 from local.cli import main
@@ -137,4 +141,22 @@ def test_a_card_that_does_not_fit_its_file_is_not_added(
     card.write_text(json.dumps(json.loads(card.read_text()) | change))
     assert main(["models", "add", str(file), "--home", str(tmp_path / "home")]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "home" / "models").exists()
+
+
+def test_a_model_that_fails_on_several_pictures_is_not_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file promises any number of pictures, but something inside it holds one only."""
+    _, file, _ = make_colour_model(tmp_path)
+    made = onnx.load(file)
+    made.graph.node[1].CopyFrom(helper.make_node("Reshape", ["pooled", "one"], ["features"]))
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1, 3], np.int64), "one"))
+    onnx.save(made, file)
+    card = file.with_suffix(".json")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    changed = {"sha256": digest, "bytes": file.stat().st_size}
+    card.write_text(json.dumps(json.loads(card.read_text()) | changed))
+    assert main(["models", "add", str(file), "--home", str(tmp_path / "home")]) == 2
+    assert "fails on three plain pictures" in capsys.readouterr().err
     assert not (tmp_path / "home" / "models").exists()
