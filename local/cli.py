@@ -178,7 +178,7 @@ def _read_config(given: str | None) -> JSON:
     if not given:
         return {}
     try:
-        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8")
+        text = given if given.lstrip().startswith("{") else Path(given).read_text("utf-8-sig")
         found = json.loads(text)
     except FileNotFoundError:
         raise InvalidInput(f"there is no file {given}; --config takes one, or JSON") from None

@@ -74,7 +74,8 @@ def test_settings_come_from_a_file_too(cli: Cli, make_photos: MakePhotos, tmp_pa
     photos = make_photos(families=2, each=4)
     (photos / "copy.jpg").write_bytes((photos / "family 0" / "0.jpg").read_bytes())
     config = tmp_path / "config.json"
-    config.write_text('{"clusters": 2, "seed": 3, "max_cost_usd": 0.01}')
+    settings = '{"clusters": 2, "seed": 3, "max_cost_usd": 0.01}'
+    config.write_text(settings, encoding="utf-8-sig")  # as some editors save
     code, told, _ = cli.run(photos, "--config", str(config), "--seed", "5")
     assert code == 0
     used = cli.record()["config"]
