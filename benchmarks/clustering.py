@@ -82,7 +82,7 @@ class Bench:
     def size(self, n: int) -> int:
         return max(int(n * self.scale), 500)
 
-    def ours(self, work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    def ours(self, work: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
         wall, processor, made = [], [], None
         for _ in range(self.repeats):
             w, c = time.perf_counter(), time.process_time()
@@ -96,7 +96,7 @@ class Bench:
             "peak_mb": memory,
         }
 
-    def against(self, mine: dict[str, float], work: Callable[[], Any]) -> Any:
+    def against(self, mine: dict[str, Any], work: Callable[[], Any]) -> Any:
         if not self.peers:
             return None
         w, c = time.perf_counter(), time.process_time()

@@ -45,7 +45,8 @@ def make_picture(seed: int) -> Image:
     picture = cv2.resize(soft, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     detail = rng.integers(-60, 61, (40, 40, 1)).astype(np.float32)
     fine = cv2.resize(detail, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-    return np.clip(picture + fine[:, :, None], 0, 255).astype(np.uint8)
+    made: Image = np.clip(picture + fine[:, :, None], 0, 255).astype(np.uint8)
+    return made
 
 
 def copy_of(picture: Image, how: int) -> Image:
@@ -144,7 +145,7 @@ def measure_large(n: int, d: int, latency: float) -> None:
         }
         for image_id, phash in zip(ids, pictures.phashes.tolist(), strict=True)
     }
-    gathered = Gathered(ids, {}, lambda: (np.asarray(pictures.vectors), facts))
+    gathered = Gathered(ids, {}, lambda: np.asarray(pictures.vectors), lambda: facts)
     services = SimpleNamespace(store=store, settings=SimpleNamespace(data_bucket="data"))
     before = memory("VmRSS")
     # Forget the peak of making the collection (proc(5), clear_refs).
@@ -173,7 +174,8 @@ def rows_in_question(pictures: Pictures) -> list[int]:
     n = len(pictures.phashes)
     unit = pictures.vectors / np.linalg.norm(pictures.vectors, axis=1, keepdims=True)
     near, _, _ = cosine_pairs(unit, floor=Thresholds.for_size(n).cosine - 1e-3, budget=8 * n)
-    return np.unique(np.concatenate([near, hash_pairs(pictures.phashes, budget=8 * n)])).tolist()
+    rows = np.unique(np.concatenate([near, hash_pairs(pictures.phashes, budget=8 * n)]))
+    return [int(row) for row in rows]
 
 
 def webp(picture: Image) -> bytes:

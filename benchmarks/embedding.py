@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -127,8 +128,8 @@ def _speed(data: Path, registry: ModelRegistry, model: str, repeat: int) -> None
         peer = _peer(embedder)
         for title, files in (("320 px", small), ("12-16 MP", large)):
             ours, theirs = _paired(
-                lambda files=files, embedder=embedder: _whole_path(embedder, files),
-                lambda files=files, peer=peer: [peer(file) for file in files],
+                partial(_whole_path, embedder, files),
+                partial(_each, peer, files),
                 repeat,
             )
             each = 1000 / len(files)
@@ -147,6 +148,12 @@ def _whole_path(embedder: Embedder, files: Sequence[bytes]) -> NDArray[np.float3
             pool.map(lambda data: decode_image(data, min_side=embedder.min_side).pixels, files)
         )
     return embedder.embed(images)
+
+
+def _each(
+    peer: Callable[[bytes], NDArray[np.float32]], files: Sequence[bytes]
+) -> list[NDArray[np.float32]]:
+    return [peer(file) for file in files]
 
 
 def _peer(embedder: Embedder) -> Callable[[bytes], NDArray[np.float32]]:

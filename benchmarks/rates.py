@@ -47,7 +47,7 @@ class Service:
         self._random = random.Random(0)
         self.answered = self.by_chance = self.over = 0
 
-    def send(self, request: Any, **_: Any) -> AWSResponse:
+    def send(self, request: Any, **_: Any) -> Any:
         with self._lock:
             now = time.monotonic()
             self._tokens = min(PER_SECOND, self._tokens + (now - self._at) * PER_SECOND)
@@ -65,11 +65,11 @@ class Service:
         return _response(request, 200, self._answer(request))
 
 
-def _response(request: Any, status: int, body: Any) -> AWSResponse:
-    headers = {"Content-Type": "application/x-amz-json-1.1"}
+def _response(request: Any, status: int, body: Any) -> Any:
+    headers: Any = {"Content-Type": "application/x-amz-json-1.1"}
     if status != 200:
         headers["x-amzn-errortype"] = body["__type"]
-    answer = AWSResponse(request.url, status, headers, None)
+    answer: Any = AWSResponse(request.url, status, headers, None)
     answer._content = json.dumps(body).encode()
     return answer
 
